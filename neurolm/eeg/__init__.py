@@ -1,0 +1,1 @@
+"""Signals before any learning: numpy, scipy, mne and pyarrow; no torch."""

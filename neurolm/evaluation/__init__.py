@@ -1,0 +1,1 @@
+"""From answer probabilities to saved predictions and metrics."""

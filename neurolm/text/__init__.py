@@ -1,0 +1,1 @@
+"""Language before any learning: byte pairs, the merged vocabulary, instructions and text batches."""

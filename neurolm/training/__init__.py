@@ -1,0 +1,1 @@
+"""Three stages and the one loop that trains them; runs without Ray."""
