@@ -1,0 +1,115 @@
+"""DeepSpeed ZeRO as an engine of the training loop.
+
+The optimizer is torch's AdamW, handed to DeepSpeed, so no C++ operation is compiled at start and the arithmetic is that of
+`neurolm.training.engine.TorchEngine`; ZeRO partitions it over workers.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from torch import Tensor, nn
+
+from neurolm.training.context import RunContext
+from neurolm.training.engine import DeepSpeedEngineConfig, DivergedError
+from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate
+
+
+class DeepSpeedEngine:
+    """One worker's part of a model trained by several."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: OptimizerConfig,
+        total_steps: int,
+        context: RunContext,
+        engine: DeepSpeedEngineConfig,
+        num_micro_batches: int,
+    ) -> None:
+        self.module = module.to(context.device)
+        self._config = optimizer
+        self._total_steps = total_steps
+        self._world_size = context.world_size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames collectives that DeepSpeed calls
+            deepspeed.init_distributed(dist_backend=None, auto_mpi_discovery=False)
+            self._engine, self._optimizer, _, _ = deepspeed.initialize(
+                model=self.module,
+                optimizer=build_optimizer(self.module, optimizer),
+                config=deepspeed_settings(engine, optimizer, num_micro_batches, context.world_size),
+            )
+        self.step_count = 0
+
+    def __call__(self, *arguments: Any) -> dict[str, Tensor]:
+        """The stage's forward."""
+        shares: dict[str, Tensor] = self._engine(*arguments)
+        return shares
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Accumulate gradients; DeepSpeed averages over workers, the loop wants the sum."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
+        if not is_last:
+            self._engine.step()
+
+    def step(self) -> dict[str, float]:
+        """Reduce, clip and update."""
+        rate = learning_rate(self.step_count, self._total_steps, self._config)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        if not torch.isfinite(torch.tensor(norm)):
+            raise DivergedError(f"step {self.step_count}: gradient norm is {norm}; lower optimizer.learning_rate")
+        self.step_count += 1
+        return {"gradient_norm": norm, "learning_rate": rate}
+
+    def save(self, folder: Path) -> None:
+        """This worker's shard of the state, in DeepSpeed's layout; every worker calls it."""
+        self._engine.save_checkpoint(str(folder), tag="state", client_state={"step_count": self.step_count})
+
+    def load(self, folder: Path) -> None:
+        """Read back this worker's shard.
+
+        DeepSpeed unpickles what it loads, so only a run's own storage may ever be passed here.
+        """
+        path, client_state = self._engine.load_checkpoint(str(folder), tag="state")
+        assert path is not None, f"{folder} holds no DeepSpeed state"
+        self.step_count = int(client_state["step_count"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights on rank 0, gathered tensor by tensor under ZeRO-3."""
+        complete: dict[str, Tensor] = {}
+        parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        for name, tensor in self.module.state_dict(keep_vars=True).items():
+            if name in parameters and hasattr(parameters[name], "ds_id"):
+                with deepspeed.zero.GatheredParameters([parameters[name]]):
+                    complete[name] = parameters[name].detach().cpu().clone()
+            else:
+                complete[name] = tensor.detach().cpu().clone()
+        return complete
+
+
+def deepspeed_settings(
+    engine: DeepSpeedEngineConfig, optimizer: OptimizerConfig, num_micro_batches: int, world_size: int
+) -> dict[str, Any]:
+    """DeepSpeed's own dictionary, derived from our typed settings; there is no JSON file."""
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": num_micro_batches,
+        "train_batch_size": num_micro_batches * world_size,
+        "steps_per_print": 2**31,
+        "zero_optimization": {
+            "stage": engine.zero_stage,
+            "overlap_comm": engine.overlap_communication,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": engine.reduce_bucket_size,
+        },
+        "wall_clock_breakdown": False,
+    }
+    if optimizer.clip_norm is not None:
+        settings["gradient_clipping"] = optimizer.clip_norm
+    return settings

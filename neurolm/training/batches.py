@@ -1,0 +1,113 @@
+"""The stream of training steps: which windows and which text, cut for this worker and into micro-batches.
+
+Windows arrive as `StepWindows`, from the store by index (`read_steps`) or from Ray Data; both follow the order that
+`neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows at the same step on any number of workers.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from neurolm.config import config
+from neurolm.eeg.order import GlobalOrder, worker_slice
+from neurolm.eeg.shards import Store, StoredWindow
+from neurolm.sequences import Batch, collate
+from neurolm.text.corpus import TextCorpus
+from neurolm.text.instructions import EncodedTask
+
+
+@config
+class BatchConfig:
+    """Sizes of one optimizer step, over all workers together."""
+
+    size: Annotated[int, Field(gt=0)]
+    """Windows in a global batch."""
+    text_size: Annotated[int, Field(ge=0)] = 0
+    """Text crops in a global batch; 0 trains without text."""
+    text_length: Annotated[int, Field(gt=1)] = 1024
+    """Byte-pair tokens in a text crop."""
+    micro_size: Annotated[int, Field(gt=0)] | None = None
+    """Most windows in one forward pass of a worker; null: the whole share. Accumulation follows from it."""
+
+
+@dataclass(frozen=True)
+class StepWindows:
+    """One worker's windows of one step, with their places in the global batch."""
+
+    step: int
+    windows: Sequence[StoredWindow]
+    places: np.ndarray
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One worker's micro-batches of one step and the element counts that its losses divide by."""
+
+    step: int
+    micro_batches: tuple[Batch, ...]
+    counts: dict[str, int]
+    num_windows: int
+
+
+def step_share(order: GlobalOrder, step: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and places in the global batch of a worker's share of ``step``."""
+    rows = order.batch(step)
+    return worker_slice(rows, rank, world_size), worker_slice(np.arange(len(rows)), rank, world_size)
+
+
+def read_steps(
+    store: Store, order: GlobalOrder, steps: Iterable[int], rank: int = 0, world_size: int = 1
+) -> Iterator[StepWindows]:
+    """Read a worker's windows by index, step after step."""
+    for step in steps:
+        rows, places = step_share(order, step, rank, world_size)
+        yield StepWindows(step, store.read(rows), places)
+
+
+class Batcher:
+    """Turns a worker's windows of a step into micro-batches, adding its share of the step's text."""
+
+    def __init__(
+        self,
+        sizes: BatchConfig,
+        *,
+        corpus: TextCorpus | None,
+        tasks: Mapping[str, EncodedTask] | None,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._sizes = sizes
+        self._corpus = corpus if sizes.text_size else None
+        self._tasks = tasks
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Forward passes a step; the same on every worker."""
+        share = math.ceil(self._sizes.size / self._world_size)
+        return math.ceil(share / (self._sizes.micro_size or share))
+
+    def __call__(self, part: StepWindows) -> StepBatch:
+        """Collate one step."""
+        number = self.num_micro_batches
+        texts: Sequence[np.ndarray | None] = [None] * number
+        if self._corpus is not None:
+            text = self._corpus.batch(part.step, self._sizes.text_size, self._sizes.text_length, self._seed)
+            texts = np.array_split(worker_slice(text, self._rank, self._world_size), number)
+        places = np.array_split(np.arange(len(part.windows)), number)
+        batches = tuple(
+            collate([part.windows[i] for i in chosen], part.places[chosen], text=piece, tasks=self._tasks)
+            for chosen, piece in zip(places, texts, strict=True)
+        )
+        counts: dict[str, int] = {}
+        for batch in batches:
+            for name, count in batch.counts.items():
+                counts[name] = counts.get(name, 0) + count
+        return StepBatch(part.step, batches, counts, len(part.windows))

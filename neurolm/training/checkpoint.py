@@ -1,0 +1,73 @@
+"""A trained model as a folder that needs nothing else: weights, the config that builds them, and checksums.
+
+``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``manifest.json`` the SHA-256 of both
+and is written last. The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which only
+their own run may read, are the engine's business.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from neurolm.config import UserError
+
+
+class ModelFolderError(UserError):
+    """A folder that is not a whole, unchanged model."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder says about itself, and its weights."""
+
+    kind: str
+    """tokenizer or neurolm."""
+    values: dict[str, Any]
+    """Plain settings: the model's config, how recordings are preprocessed, the tasks it answers, where it came from."""
+    tensors: dict[str, Tensor]
+
+
+def save_model(folder: Path, kind: str, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a model folder, replacing an older one."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, aside / "model.safetensors")
+    (aside / "config.yaml").write_text(yaml.safe_dump({"kind": kind, **values}, sort_keys=False, allow_unicode=True))
+    sums = {name: _sha256(aside / name) for name in ("model.safetensors", "config.yaml")}
+    (aside / "manifest.json").write_text(json.dumps({"kind": kind, "sha256": sums}, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def load_model(folder: Path, kind: str) -> ModelFolder:
+    """Read a model folder and check it. Raises ModelFolderError."""
+    manifest_path = folder / "manifest.json"
+    if not manifest_path.is_file():
+        raise ModelFolderError(f"{folder}: no model here (manifest.json is missing); train this stage first, or mend the path")
+    manifest = json.loads(manifest_path.read_text())
+    if manifest["kind"] != kind:
+        raise ModelFolderError(f"{folder}: expected a {kind}, found a {manifest['kind']}")
+    for name, expected in manifest["sha256"].items():
+        if not (folder / name).is_file() or _sha256(folder / name) != expected:
+            raise ModelFolderError(f"{folder / name}: missing or changed since it was written; train or copy it again")
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    return ModelFolder(values.pop("kind"), values, load_file(folder / "model.safetensors"))
+
+
+def model_digest(folder: Path) -> str:
+    """A short digest of a model folder's weights and config, for what is derived from it."""
+    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,77 @@
+"""What a stage may ask of its surroundings: who am I among the workers, and sum or gather over them.
+
+The loop is written against `RunContext` and runs the same in one process (`LocalContext`) and under any launcher that
+has set up torch.distributed (`ProcessGroupContext`, which the Ray Train context extends).
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class RunContext(Protocol):
+    """One worker's view of a run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over workers, same shape."""
+        ...
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Every worker's ``value``, in the order of ranks."""
+        ...
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Hand validation metrics, and perhaps this worker's part of a checkpoint, to whoever started the run."""
+        ...
+
+
+class LocalContext:
+    """One process alone."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """One worker's sum is its own value."""
+        return values
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """One worker's value, as a list."""
+        return [value]
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Nobody to tell: the loop keeps checkpoints of a local run itself."""
+
+
+class ProcessGroupContext:
+    """A worker of an initialised torch.distributed process group."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self.device = device
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """Sum over workers in the precision of ``values``; the argument is left as it is."""
+        total = values.clone()
+        dist.all_reduce(total, op=dist.ReduceOp.SUM)
+        return total
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Gather picklable values; for small things and for the ends of a validation."""
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Without a launcher there is nobody to tell."""

@@ -1,0 +1,30 @@
+"""What the loop expects of a training stage."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from neurolm.sequences import Batch
+from neurolm.training.context import RunContext
+
+
+class Stage(nn.Module):
+    """A model together with the losses that train it.
+
+    ``forward(batch, totals)`` returns this worker's *share* of every global mean: sums divided by the global number of
+    elements in ``totals``, so that shares add up to the mean over workers and micro-batches. The key ``loss`` is
+    back-propagated, the others are reported.
+    """
+
+    def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
+        """This worker's share of the losses."""
+        raise AssertionError(f"{type(self).__name__} defines no losses")
+
+    def before_training(self, batches: Sequence[Batch], context: RunContext) -> None:
+        """Called once, before the first step of a fresh run, with the first step's micro-batches."""
+
+    def before_step(self, step: int, total_steps: int) -> None:
+        """Called before every step, for what follows a schedule."""
+
+    def after_step(self, context: RunContext) -> None:
+        """Called after every optimizer step, for what is learnt without gradients."""
