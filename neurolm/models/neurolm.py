@@ -1,0 +1,100 @@
+"""NeuroLM: a frozen neural tokenizer in front of a causal language model.
+
+- EEG enters as the tokenizer's continuous features (never as codebook rows): a projection where the widths differ,
+  plus an embedding of the channel; the second goes in through the language model's position ids;
+- codes are targets only: classes after the text ids in one softmax over text and EEG.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from neurolm.config import config
+from neurolm.models.language_model import LanguageModel, LanguageModelConfig
+from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer, NeuralTokenizerConfig
+
+
+@config
+class NeuroLMConfig:
+    """Both parts of the model; defaults are NeuroLM-B."""
+
+    tokenizer: NeuralTokenizerConfig = Field(default_factory=NeuralTokenizerConfig)
+    """The neural tokenizer that stage 1 trained."""
+    language_model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
+    """The causal language model."""
+    spatial_embedding_init_std: float = Field(default=1.0, gt=0)
+    """Initial deviation of the channel embedding added to EEG tokens."""
+
+
+class NeuroLM(nn.Module):
+    """The model of stages 2 and 3. The tokenizer is frozen: no gradient, always in eval mode."""
+
+    def __init__(self, config: NeuroLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = NeuralTokenizer(config.tokenizer, with_decoders=False).requires_grad_(False).eval()
+        self.language_model = LanguageModel(config.language_model, config.tokenizer.codebook_size)
+        eeg_size, text_size = config.tokenizer.hidden_size, self.language_model.hidden_size
+        self.projection: nn.Module = nn.Identity()
+        if eeg_size != text_size:
+            self.projection = nn.Sequential(nn.Linear(eeg_size, text_size), nn.GELU())
+        self.pos_embed = nn.Embedding(NUM_CHANNEL_ROWS, text_size)
+        nn.init.normal_(self.pos_embed.weight, std=config.spatial_embedding_init_std)
+
+    @property
+    def num_classes(self) -> int:
+        """Text ids and EEG codes together."""
+        return self.language_model.num_classes
+
+    @property
+    def context(self) -> int:
+        """Positions that the language model has."""
+        return self.language_model.context
+
+    def train(self, mode: bool = True) -> "NeuroLM":
+        """Set the training mode of everything but the tokenizer."""
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    def load_tokenizer(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over a stage-1 tokenizer's weights; its decoders are left out, every other name must match."""
+        self.tokenizer.load_state_dict(dict(weights))
+
+    @torch.no_grad()
+    def encode(
+        self,
+        signal: Float[Tensor, "batch tokens points"],
+        channel_index: Int[Tensor, "... tokens"],
+        time_index: Int[Tensor, "... tokens"],
+    ) -> tuple[Float[Tensor, "batch tokens hidden"], Int[Tensor, "batch tokens"]]:
+        """Features and codes of each EEG token, from one pass of the frozen encoder."""
+        features = self.tokenizer.encode(signal, channel_index, time_index)
+        return features, self.tokenizer.codes(features)
+
+    def embed_eeg(
+        self, features: Float[Tensor, "batch tokens hidden"], channel_index: Int[Tensor, "... tokens"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """EEG tokens as input of the language model; their seconds are position ids of `hidden`."""
+        projected: Tensor = self.projection(features)
+        return projected + self.pos_embed(channel_index)
+
+    def embed_text(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
+        """Text ids as input of the language model."""
+        return self.language_model.embed_text(ids)
+
+    def hidden(
+        self,
+        embeddings: Float[Tensor, "batch tokens width"],
+        position_ids: Int[Tensor, "#batch tokens"],
+        mask: Bool[Tensor, "tokens tokens"] | Bool[Tensor, "batch tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Hidden states after the final layer norm; without a mask attention is causal."""
+        return self.language_model.hidden(embeddings, position_ids, mask)
+
+    def logits(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any classes"]:
+        """Scores of the merged vocabulary, for the hidden states that need them."""
+        return self.language_model.logits(hidden)
