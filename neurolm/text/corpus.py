@@ -18,7 +18,7 @@ from jaxtyping import Int64, UInt16
 from pydantic import Field
 
 from neurolm.config import UserError, config
-from neurolm.text.bpe import BytePairEncoding, gpt2_bpe
+from neurolm.text.bpe import BytePairEncoding
 from neurolm.text.vocabulary import END_OF_TEXT
 
 PROSE_PACKAGES = ("mne", "numpy", "scipy", "sklearn", "matplotlib")
@@ -50,9 +50,10 @@ class CorpusConfig:
 class TextCorpus:
     """Documents as one row of ids, each ended by 50256; the last part of the row is for validation."""
 
-    def __init__(self, ids: UInt16[np.ndarray, " ids"], val_fraction: float = 0.05) -> None:
-        """``ids`` are the documents one after the other."""
-        num_train = len(ids) - max(1, int(len(ids) * val_fraction))
+    def __init__(self, settings: CorpusConfig, bpe: BytePairEncoding) -> None:
+        """Read and encode the text of a config. Raises CorpusError."""
+        ids = _package_ids(bpe) if settings.path is None else encode_documents(read_documents(settings.path), bpe)
+        num_train = len(ids) - max(1, int(len(ids) * settings.val_fraction))
         self.ids: dict[str, UInt16[np.ndarray, " ids"]] = {"train": ids[:num_train], "val": ids[num_train:]}
 
     @property
@@ -80,15 +81,6 @@ class TextCorpus:
         randomness = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, step, batch_size, length])))
         starts = randomness.integers(0, len(ids) - length, size=batch_size)
         return ids[starts[:, None] + np.arange(length + 1)].astype(np.int64)
-
-
-def load_corpus(settings: CorpusConfig, bpe: BytePairEncoding | None = None) -> TextCorpus:
-    """Read and encode the text of a config. Raises CorpusError."""
-    if settings.path is None:
-        ids = _package_ids()
-    else:
-        ids = encode_documents(read_documents(settings.path), bpe or gpt2_bpe())
-    return TextCorpus(ids, settings.val_fraction)
 
 
 def read_documents(path: Path) -> list[str]:
@@ -153,5 +145,5 @@ def prose_paragraphs(source: str) -> Iterator[str]:
 
 
 @functools.cache
-def _package_ids() -> UInt16[np.ndarray, " ids"]:
-    return encode_documents(package_documents(), gpt2_bpe())
+def _package_ids(bpe: BytePairEncoding) -> UInt16[np.ndarray, " ids"]:
+    return encode_documents(package_documents(), bpe)

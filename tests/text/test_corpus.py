@@ -4,40 +4,58 @@ import numpy as np
 import pytest
 
 from neurolm.text.bpe import gpt2_bpe
-from neurolm.text.corpus import CorpusConfig, CorpusError, TextCorpus, load_corpus, package_documents, prose_paragraphs
-
-COUNTING = TextCorpus(np.arange(1000, dtype=np.uint16), val_fraction=0.1)
+from neurolm.text.corpus import CorpusConfig, CorpusError, TextCorpus, package_documents, prose_paragraphs
 
 
-def test_a_crop_is_a_run_of_ids_with_one_more_to_predict() -> None:
-    batch = COUNTING.batch(step=0, batch_size=50, length=7, seed=0)
+class Counting:
+    """A text of ids that count up, so that a crop shows where it was cut."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(range(999))
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> TextCorpus:
+    path = tmp_path / "any.txt"
+    path.write_text("any")
+    corpus = TextCorpus(CorpusConfig(path=path, val_fraction=0.1), Counting())  # type: ignore[arg-type]
+    assert len(corpus.ids["train"]) == 900 and len(corpus.ids["val"]) == 100
+    return corpus
+
+
+def test_a_crop_is_a_run_of_ids_with_one_more_to_predict(counting: TextCorpus) -> None:
+    batch = counting.batch(step=0, batch_size=50, length=7, seed=0)
     assert batch.shape == (50, 8) and batch.dtype == np.int64
     assert (np.diff(batch, axis=1) == 1).all()
 
 
-def test_crops_depend_on_seed_and_step_alone() -> None:
-    first = COUNTING.batch(step=5, batch_size=4, length=7, seed=1)
-    COUNTING.batch(step=6, batch_size=4, length=7, seed=1)
-    assert (COUNTING.batch(step=5, batch_size=4, length=7, seed=1) == first).all()
-    assert (COUNTING.batch(step=6, batch_size=4, length=7, seed=1) != first).any()
-    assert (COUNTING.batch(step=5, batch_size=4, length=7, seed=2) != first).any()
+def test_crops_depend_on_seed_and_step_alone(counting: TextCorpus) -> None:
+    first = counting.batch(step=5, batch_size=4, length=7, seed=1)
+    counting.batch(step=6, batch_size=4, length=7, seed=1)
+    assert (counting.batch(step=5, batch_size=4, length=7, seed=1) == first).all()
+    assert (counting.batch(step=6, batch_size=4, length=7, seed=1) != first).any()
+    assert (counting.batch(step=5, batch_size=4, length=7, seed=2) != first).any()
 
 
-def test_validation_crops_share_no_id_with_training() -> None:
-    train = COUNTING.batch(step=0, batch_size=20_000, length=7, seed=0)
-    val = COUNTING.batch(step=0, batch_size=20_000, length=7, seed=0, split="val")
-    assert (train.min(), train.max()) == (0, 899) and (val.min(), val.max()) == (900, 999)
+def test_validation_crops_share_no_id_with_training(counting: TextCorpus) -> None:
+    train = counting.batch(step=0, batch_size=20_000, length=7, seed=0)
+    val = counting.batch(step=0, batch_size=20_000, length=7, seed=0, split="val")
+    assert (train.min(), train.max()) == (0, 899) and (val[:, :-1].min(), val[:, :-1].max(), val.max()) == (
+        900,
+        998,
+        50256,
+    )
 
 
-def test_a_text_shorter_than_a_crop_is_refused() -> None:
+def test_a_text_shorter_than_a_crop_is_refused(counting: TextCorpus) -> None:
     with pytest.raises(CorpusError, match="val part of the text has 100 ids, fewer than the 101 of one crop"):
-        COUNTING.batch(step=0, batch_size=1, length=100, seed=0, split="val")
+        counting.batch(step=0, batch_size=1, length=100, seed=0, split="val")
 
 
 def test_documents_of_a_file_are_each_ended(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("Hello world\n<|endoftext|>\nHello world\n")
-    ids = load_corpus(CorpusConfig(path=path)).ids
+    ids = TextCorpus(CorpusConfig(path=path), gpt2_bpe()).ids
     assert [*ids["train"], *ids["val"]] == [15496, 995, 50256, 15496, 995, 50256]
 
 
@@ -49,7 +67,7 @@ def test_an_unusable_file_is_named(content: bytes | None, message: str, tmp_path
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CorpusError, match=rf"mine.txt.*{message}"):
-        load_corpus(CorpusConfig(path=path))
+        TextCorpus(CorpusConfig(path=path), gpt2_bpe())
 
 
 def test_prose_is_sentences_only() -> None:

@@ -1,0 +1,180 @@
+"""Windows and text become typed batches: groups of windows of one shape, nothing padded.
+
+A window of ``C`` channels and ``S`` seconds is ``C x S`` tokens of 200 time points in time-major order (all channels of
+second 0, then of second 1), in units of 100 µV. Windows that differ in channels, seconds or task are in different
+groups of the same batch. No batch holds a mask: masks follow from the time indices (`neurolm.models.masks`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from neurolm.config import UserError
+from neurolm.eeg.shards import StoredWindow
+from neurolm.text.instructions import EncodedTask
+
+MICROVOLT_SCALE = 100.0
+"""Signals are divided by this before they reach a model; source: released code."""
+
+PATCH_POINTS = 200
+"""Time points of one token: one second at 200 Hz."""
+
+T = TypeVar("T", "WindowGroup", "Batch")
+
+
+class WindowError(UserError):
+    """A window that cannot be made into tokens or asked a task; the message names its recording."""
+
+
+@dataclass(frozen=True)
+class WindowGroup:
+    """Windows of equal channels and seconds and, where tasks are asked, of one task."""
+
+    signal: Float32[Tensor, "windows tokens 200"]
+    """Patches in units of 100 µV."""
+    channel_index: Int64[Tensor, "windows tokens"]
+    """Row of the channel vocabulary of each token."""
+    time_index: Int64[Tensor, " tokens"]
+    """Second of each token, the same for every window of the group."""
+    position: Int64[Tensor, " windows"]
+    """Place of each window in the global batch."""
+    num_channels: int
+    num_seconds: int
+    task: str | None = None
+    """Name of the task that is asked."""
+    label: Int64[Tensor, " windows"] | None = None
+    """Class of each window among the task's answers."""
+    num_answer_targets: int = 0
+    """Text tokens of the group that carry loss in instruction tuning."""
+
+    @property
+    def time_indices(self) -> Int64[Tensor, "windows tokens"]:
+        """The time index repeated for every window, without a copy."""
+        return self.time_index.expand(len(self.signal), -1)
+
+    def to(self, device: torch.device | str) -> "WindowGroup":
+        """The group on another device."""
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a stage sees in one forward pass; any part may be empty on a worker with nothing left to do."""
+
+    groups: tuple[WindowGroup, ...]
+    text: Int64[Tensor, "crops length_and_one"] | None = None
+    """Crops of plain text, each with one id more than is read, so that every id read has a next one."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of elements that losses are means over; always the same names, so that workers can add them up."""
+        return {
+            "windows": sum(len(group.signal) for group in self.groups),
+            "eeg_tokens": sum(group.channel_index.numel() for group in self.groups),
+            # Each token but those of the last second has a target: the same channel's code a second later.
+            "eeg_targets": sum(len(one.signal) * one.num_channels * (one.num_seconds - 1) for one in self.groups),
+            "answer_targets": sum(group.num_answer_targets for group in self.groups),
+            "text_tokens": 0 if self.text is None else self.text[:, 1:].numel(),
+        }
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on another device."""
+        return replace(_to(self, device), groups=tuple(group.to(device) for group in self.groups))
+
+
+def collate(
+    windows: Sequence[StoredWindow],
+    positions: np.ndarray,
+    *,
+    text: np.ndarray | None,
+    tasks: Mapping[str, EncodedTask] | None,
+) -> Batch:
+    """Group windows by shape, and by task where tasks are given.
+
+    Args:
+        windows: stored windows in µV at 200 Hz.
+        positions: place of each window in the global batch.
+        text: int64 crops of text ``[crops, length + 1]``, or None for a run without text.
+        tasks: tasks by name. A window is asked every task of its data set. None: labels are not looked at.
+
+    Raises:
+        WindowError: a window is not whole seconds, or no task asks about its data set.
+        TaskError: a window's label has no answer in the task.
+    """
+    members: dict[tuple[int, int, str | None], list[int]] = {}
+    for place, window in enumerate(windows):
+        num_channels, num_seconds = _shape(window)
+        for task in _tasks_of(window, tasks):
+            members.setdefault((num_channels, num_seconds, task), []).append(place)
+    groups = tuple(
+        _group([windows[place] for place in places], positions[places], tasks[task] if tasks and task else None)
+        for (_, _, task), places in members.items()
+    )
+    return Batch(groups=groups, text=None if text is None else torch.from_numpy(np.asarray(text, dtype=np.int64)))
+
+
+def patches(signal: Float32[np.ndarray, "*windows channels times"]) -> Float32[np.ndarray, "*windows tokens 200"]:
+    """Cut signals in µV into time-major tokens in units of 100 µV; the number of times is whole seconds."""
+    *leading, num_channels, num_times = signal.shape
+    seconds = signal.reshape(*leading, num_channels, num_times // PATCH_POINTS, PATCH_POINTS)
+    tokens = np.moveaxis(seconds, -3, -2).reshape(*leading, -1, PATCH_POINTS)
+    return np.ascontiguousarray(tokens / np.float32(MICROVOLT_SCALE))
+
+
+def _group(windows: Sequence[StoredWindow], positions: np.ndarray, task: EncodedTask | None) -> WindowGroup:
+    num_channels, num_seconds = _shape(windows[0])
+    channels = np.stack([np.asarray(window.channel_indices, dtype=np.int64) for window in windows])
+    label, num_targets = None, 0
+    if task is not None:
+        classes = [task.class_index(window.label) for window in windows]
+        label = torch.tensor(classes)
+        num_targets = sum(sum(task.training_text(one).is_target) for one in classes)
+    return WindowGroup(
+        signal=torch.from_numpy(patches(np.stack([np.asarray(window.signal, np.float32) for window in windows]))),
+        channel_index=torch.from_numpy(np.tile(channels, num_seconds)),
+        time_index=torch.arange(num_seconds).repeat_interleave(num_channels),
+        position=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
+        num_channels=num_channels,
+        num_seconds=num_seconds,
+        task=None if task is None else task.name,
+        label=label,
+        num_answer_targets=num_targets,
+    )
+
+
+def _shape(window: StoredWindow) -> tuple[int, int]:
+    """Channels and seconds of a window."""
+    num_channels, num_times = np.shape(window.signal)
+    if num_times == 0 or num_times % PATCH_POINTS:
+        raise WindowError(
+            f"recording {window.recording} of {window.data_set}, window at {window.start_s} s: {num_times} time points "
+            f"are {num_times / PATCH_POINTS} s; expected whole seconds of {PATCH_POINTS}. Cut windows of whole seconds"
+        )
+    if num_channels != len(window.channel_indices):
+        raise WindowError(
+            f"recording {window.recording} of {window.data_set}, window at {window.start_s} s: {num_channels} signals "
+            f"but {len(window.channel_indices)} channel indices; preprocess the recording again"
+        )
+    return num_channels, num_times // PATCH_POINTS
+
+
+def _tasks_of(window: StoredWindow, tasks: Mapping[str, EncodedTask] | None) -> Sequence[str | None]:
+    if tasks is None:
+        return [None]
+    asked = [name for name, task in tasks.items() if task.task.data_set == window.data_set]
+    if not asked:
+        raise WindowError(
+            f"recording {window.recording}: no task asks about the data set {window.data_set}; the tasks ask about "
+            f"{', '.join(sorted({task.task.data_set for task in tasks.values()}))}. Add a task or leave the set out"
+        )
+    return asked
+
+
+def _to(part: T, device: torch.device | str) -> T:
+    values: dict[str, Any] = {one.name: getattr(part, one.name) for one in fields(part)}
+    return replace(part, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})

@@ -1,0 +1,68 @@
+"""Stage 2: multi-channel autoregression, with a causal language loss beside it (paper, section 2.3, Eq. 5 and 7)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64
+from pydantic import Field
+from torch import Tensor
+
+from neurolm.config import config
+from neurolm.models.masks import stair_step_mask
+from neurolm.models.neurolm import NeuroLM
+from neurolm.sequences import Batch
+from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
+from neurolm.training.shares import correct, reach_all_parameters, share, text_loss_sum, zeros_like_loss
+from neurolm.training.stage import Stage
+
+
+@config
+class PretrainLossConfig:
+    """Weights of the losses of stage 2."""
+
+    text_weight: float = Field(default=1.0, ge=0)
+    """Weight of the language loss beside the EEG loss; it counts only where the batch has text."""
+
+
+class PretrainStage(Stage):
+    """Predict each channel's code of the next second; the tokenizer inside the model is frozen."""
+
+    def __init__(self, model: NeuroLM, losses: PretrainLossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+
+    def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
+        """Shares of ``loss``, ``eeg_loss``, ``eeg_accuracy`` and, in a run with text, ``text_loss``."""
+        eeg_sum, num_correct = zeros_like_loss(self), zeros_like_loss(self)
+        for group in batch.groups:
+            features, codes = self.model.encode(group.signal, group.channel_index, group.time_indices)
+            embeddings = self.model.embed_eeg(features, group.channel_index)
+            hidden = self.model.hidden(embeddings, group.time_indices, stair_step_mask(group.time_index))
+            targets = next_second_targets(codes, group.num_channels)
+            if not targets.numel():
+                eeg_sum = eeg_sum + 0.0 * hidden.sum()
+                continue
+            logits = self.model.logits(hidden[:, : targets.shape[1]]).float()
+            eeg_sum = eeg_sum + F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+            num_correct = num_correct + correct(logits, targets)
+        shares = {
+            "eeg_loss": share(eeg_sum, totals, "eeg_targets"),
+            "eeg_accuracy": share(num_correct, totals, "eeg_targets"),
+        }
+        loss = shares["eeg_loss"]
+        if totals["text_tokens"] and batch.text is not None:
+            shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
+            loss = loss + self.losses.text_weight * shares["text_loss"]
+        reported = {name: value.detach() for name, value in shares.items()}
+        return {"loss": reach_all_parameters(loss, self, batch), **reported}
+
+
+def next_second_targets(
+    codes: Int64[Tensor, "windows tokens"], num_channels: int
+) -> Int64[Tensor, "windows tokens_but_the_last_second"]:
+    """Class that each token predicts: its own channel's code one second later.
+
+    In time-major order that is the code ``num_channels`` tokens later. The tokens of the last second predict nothing,
+    and nothing predicts the first second.
+    """
+    return torch.as_tensor(codes[:, num_channels:] + TEXT_VOCABULARY_SIZE)

@@ -1,0 +1,54 @@
+"""What the stages' losses have in common: sums over this worker's elements, divided by global counts."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from neurolm.models.neurolm import NeuroLM
+from neurolm.sequences import Batch
+
+
+def share(total: Tensor, counts: Mapping[str, float], name: str, per_element: float = 1.0) -> Tensor:
+    """This worker's part of a mean over all workers: its sum over the global number of elements.
+
+    ``per_element`` is how many squared errors an element has, 1 for a cross-entropy.
+    """
+    return total / max(counts[name] * per_element, 1.0)
+
+
+def zeros_like_loss(module: nn.Module) -> Float[Tensor, ""]:
+    """A zero to add sums to, on the module's device."""
+    return torch.zeros((), device=next(module.parameters()).device)
+
+
+def reach_all_parameters(loss: Float[Tensor, ""], module: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+    """Give every trainable parameter a gradient where a part of the batch is empty.
+
+    Engines reduce gradients parameter by parameter and wait for each of them on every worker, so a worker that has no
+    windows or no text left in a step must still have gradients (of zero) for what it did not use.
+    """
+    if batch.groups and (batch.text is None or batch.text.numel()):
+        return loss
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            loss = loss + 0.0 * parameter.sum()
+    return loss
+
+
+def correct(logits: Float[Tensor, "*targets classes"], targets: Int64[Tensor, "*targets"]) -> Float[Tensor, ""]:
+    """How many of the predictions are their targets."""
+    return (logits.detach().argmax(-1) == targets).sum().float()
+
+
+def text_loss_sum(model: NeuroLM, text: Int64[Tensor, "crops length_and_one"]) -> Float[Tensor, ""]:
+    """Summed cross-entropy of every next id of plain text, among all classes of the merged vocabulary."""
+    if not text.numel():
+        return zeros_like_loss(model)
+    read, targets = text[:, :-1], text[:, 1:]
+    positions = torch.arange(read.shape[1], device=text.device).expand(len(read), -1)
+    hidden = model.hidden(model.embed_text(read), positions, None)
+    logits = model.logits(hidden).float()
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
