@@ -1,0 +1,89 @@
+"""HMC: Haaglanden Medisch Centrum's sleep recordings, five stages in epochs of 30 s."""
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from neurolm.datasets.dataset import DataSetError, EEGDataset, SourceFile
+from neurolm.eeg.recording import Recording
+from neurolm.eeg.windows import Window, cut
+
+_FILE = re.compile(r"(SN\d+)\.edf")
+_STAGE = re.compile(r"Sleep stage (W|N1|N2|N3|R)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HMC(EEGDataset):
+    """Every scored epoch of 30 s is a window; the sidecar says which stage it is.
+
+    As in the released code, the splits are positions in the sorted files (the paper speaks of subject numbers).
+    """
+
+    name: str = "hmc"
+    title: str = "Haaglanden Medisch Centrum sleep staging database (HMC 1.1)"
+    layout: str = "recordings/SNxxx.edf with recordings/SNxxx_sleepscoring.txt"
+    mains_hz: float = 50.0
+    channels: tuple[str, ...] = ("EEG F4-M1", "EEG C4-M1", "EEG O2-M1", "EEG C3-M2")
+    labels: tuple[str, ...] = ("W", "N1", "N2", "N3", "R")
+    licence: str = "CC BY 4.0"
+    citation: str = (
+        "Alvarez-Estevez and Rijsman, Inter-database validation of a deep learning approach for automatic sleep "
+        "scoring, PLoS ONE 16(8):e0256111, 2021"
+    )
+    url: str = "https://physionet.org/content/hmc-sleep-staging/1.1/"
+    paper_counts: tuple[int, int, int] | None = (100, 25, 26)
+    window_s: float = 30.0
+
+    def find(self, root: Path) -> list[SourceFile]:
+        """All ``recordings/SNxxx.edf``."""
+        return [
+            SourceFile(path, path.relative_to(root).as_posix(), match[1])
+            for path, match in self._matching(root, root.glob("recordings/*.edf"), _FILE)
+        ]
+
+    def windows(self, source: SourceFile, recording: Recording) -> tuple[list[Window], Counter[str]]:
+        """One window per scored epoch that lies within the recording.
+
+        Dropped and counted: epochs scored as anything but the five stages, and epochs beyond the recording's end.
+        Other rows (lights off, body positions) are no epochs. Raises DataSetError if the sidecar is missing or broken.
+        """
+        windows: list[Window] = []
+        dropped: Counter[str] = Counter()
+        for onset_s, annotation in self._epochs(source.path.with_name(f"{source.path.stem}_sleepscoring.txt")):
+            stage = _STAGE.fullmatch(annotation)
+            if stage is None:
+                dropped["no scored sleep stage"] += 1
+                continue
+            found = cut(
+                recording,
+                duration_s=self.window_s,
+                stride_s=self.window_s,
+                start_s=onset_s,
+                stop_s=onset_s + self.window_s,
+                label=stage[1],
+            )
+            if not found:
+                dropped["epoch beyond the end of the recording"] += 1
+            windows += found
+        return windows, dropped
+
+    def _epochs(self, path: Path) -> list[tuple[float, str]]:
+        """Onset in seconds and annotation of every row that lasts as long as a window."""
+        if not path.is_file():
+            raise DataSetError(f"{path}: the sleep scoring of this recording is missing")
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            rows = csv.DictReader(file, skipinitialspace=True)
+            columns = {name.strip(): name for name in rows.fieldnames or ()}
+            missing = {"Recording onset", "Duration", "Annotation"} - set(columns)
+            if missing:
+                raise DataSetError(f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(columns)}")
+            try:
+                return [
+                    (float(row[columns["Recording onset"]]), row[columns["Annotation"]].strip())
+                    for row in rows
+                    if float(row[columns["Duration"]]) == self.window_s
+                ]
+            except (TypeError, ValueError, AttributeError):
+                raise DataSetError(f"{path}: line {rows.line_num} is no row of a sleep scoring") from None
