@@ -1,0 +1,176 @@
+"""``results.json``, the public record of an evaluation, and the same as a table for the terminal."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neurolm.config import UserError
+from neurolm.evaluation.predictions import TaskResult
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+COMMIT_VARIABLE = "NEUROLM_GIT_COMMIT"
+
+
+class ResultsError(UserError):
+    """A results file that cannot be read."""
+
+
+def write_results(
+    path: Path,
+    tasks: Mapping[str, TaskResult],
+    *,
+    config_digest: str,
+    data_digest: str,
+    git_commit: str | None,
+    seed: int,
+    test_openings: int,
+) -> None:
+    """Write ``results.json``, whole or not at all.
+
+    Args:
+        path: the file.
+        tasks: instruction name to its score.
+        config_digest: of the config that trained and evaluated.
+        data_digest: of the store's manifest.
+        git_commit: of the code; see ``git_commit``.
+        seed: of the run.
+        test_openings: how often the test split of this data was opened so far, whatever the output folder.
+    """
+    results = {
+        "schema": SCHEMA_VERSION,
+        "tasks": {name: result.as_dict() for name, result in tasks.items()},
+        "config_digest": config_digest,
+        "data_digest": data_digest,
+        "git_commit": git_commit,
+        "seed": seed,
+        "test_openings": test_openings,
+    }
+    write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a ``results.json``. Raises ResultsError."""
+    try:
+        results = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: no readable results ({error})") from None
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA_VERSION:
+        raise ResultsError(f"{path}: not a results file of schema {SCHEMA_VERSION}; `evaluate` writes one")
+    return results
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that no reader and no crash ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def results_rows(results: Mapping[str, Any], num_classes: Mapping[str, int] | None = None) -> list[dict[str, str]]:
+    """One row of texts a task, for a table anywhere; ``num_classes`` gives the chance level where it is not two."""
+    rows = []
+    for name, task in results["tasks"].items():
+        classes = (num_classes or {}).get(name) or (2 if task["auc_pr"] is not None else None)
+        interval = task["balanced_accuracy_ci95"]
+        rows.append(
+            {
+                "task": name,
+                "split": task["split"],
+                "windows": str(task["num_windows"]),
+                "recordings": str(task["num_recordings"]),
+                "subjects": str(task["num_subjects"]),
+                "balanced acc.": _number(task["balanced_accuracy"]),
+                "95 % interval": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
+                "chance": _number(1 / classes if classes else None),
+                "AUROC": _number(task["auroc"]),
+                "AUC-PR": _number(task["auc_pr"]),
+                "kappa": _number(task["cohen_kappa"]),
+                "weighted F1": _number(task["weighted_f1"]),
+                "invalid": f"{task['invalid_answer_rate']:.1%}",
+            }
+        )
+    return rows
+
+
+def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | None = None) -> list[str]:
+    """What a reader must know beside the numbers: how far from chance, how often the test split was opened."""
+    notes = []
+    for name, task in results["tasks"].items():
+        classes = (num_classes or {}).get(name) or (2 if task["auc_pr"] is not None else None)
+        interval = task["balanced_accuracy_ci95"]
+        if interval is None:
+            notes.append(f"{name}: no interval, {task['num_subjects']} subjects are too few (5 are needed).")
+        elif classes:
+            side = "above" if interval[0] > 1 / classes else "below" if interval[1] < 1 / classes else "includes"
+            verdict = f"the interval {side} chance" if side == "includes" else f"the interval lies {side} chance"
+            notes.append(f"{name}: {verdict} ({1 / classes:.3f}).")
+    openings = results["test_openings"]
+    if any(task["split"] == "test" for task in results["tasks"].values()):
+        times = "once" if openings == 1 else f"{openings} times"
+        notes.append(f"The test split of this data has been opened {times} so far.")
+    notes.append("Scores are per window; intervals are drawn over subjects.")
+    return notes
+
+
+def results_table(results: Mapping[str, Any], num_classes: Mapping[str, int] | None = None) -> str:
+    """The results as a table for a terminal, with notes below."""
+    rows = results_rows(results, num_classes)
+    if not rows:
+        return "No task was evaluated."
+    columns = [name for name in rows[0] if name not in ("split", "recordings")]
+    table = [columns, *([row[name] for name in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
+    lines = [_line(line, widths) for line in table]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join([*lines, "", *results_notes(results, num_classes)])
+
+
+def git_commit() -> str | None:
+    """The commit of the running code: from ``NEUROLM_GIT_COMMIT``, else from git, else None with a warning.
+
+    Ray leaves ``.git`` out of an uploaded working directory, so a job's commit must come from the variable.
+    """
+    given = os.environ.get(COMMIT_VARIABLE, "").strip()
+    if re.fullmatch(r"[0-9a-f]{7,64}", given):
+        return given
+    if given:
+        log.warning("%s=%r is no commit (expected 7 to 64 hexadecimal digits); asking git", COMMIT_VARIABLE, given)
+    here = Path(__file__).resolve()
+    # Only a repository that tracks this file is ours: an environment may lie inside somebody else's.
+    if _git(here, "ls-files", "--error-unmatch", here.name) is None:
+        log.warning(
+            "The code's commit is unknown and results will say null; set %s=$(git rev-parse HEAD)", COMMIT_VARIABLE
+        )
+        return None
+    commit = _git(here, "rev-parse", "HEAD")
+    if commit and _git(here, "status", "--porcelain", "--untracked-files=no"):
+        log.warning("The code has changes that are not committed; results will name commit %s", commit[:12])
+    return commit
+
+
+def _git(file: Path, *arguments: str) -> str | None:
+    """What git prints in the file's folder, or None where git, a repository or the answer is missing."""
+    command = ["git", "-C", str(file.parent), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
+    """The first column flush left, numbers flush right."""
+    first, *others = zip(texts, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]).rstrip()

@@ -1,0 +1,114 @@
+"""results.json has exactly the public keys, and the table says what a number is worth."""
+
+import json
+import logging
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from neurolm.evaluation.predictions import TaskResult
+from neurolm.reports import results as module
+from neurolm.reports.results import ResultsError, git_commit, read_results, results_table, write_results
+
+WORKLOAD = TaskResult("test", 290, 10, 5, 0.617, (0.52, 0.7), 0.66, 0.64, 0.21, 0.6, 0.01)
+SLEEP = TaskResult("test", 80, 4, 4, 0.45, None, 0.71, None, 0.3, 0.44, 0.0)
+
+
+def written(path: Path, **tasks: TaskResult) -> dict[str, object]:
+    write_results(
+        path, tasks, config_digest="c0ffee", data_digest="da7a", git_commit=None, seed=3, test_openings=2
+    )  # fmt: skip
+    return json.loads(path.read_text())
+
+
+def test_the_public_format(tmp_path: Path) -> None:
+    path = tmp_path / "demo" / "results.json"
+    results = written(path, workload=WORKLOAD, hmc=SLEEP)
+    assert results == {
+        "schema": 1,
+        "tasks": {
+            "workload": {
+                "split": "test", "num_windows": 290, "num_recordings": 10, "num_subjects": 5,
+                "balanced_accuracy": 0.617, "balanced_accuracy_ci95": [0.52, 0.7], "auroc": 0.66, "auc_pr": 0.64,
+                "cohen_kappa": 0.21, "weighted_f1": 0.6, "invalid_answer_rate": 0.01,
+            },
+            "hmc": {
+                "split": "test", "num_windows": 80, "num_recordings": 4, "num_subjects": 4,
+                "balanced_accuracy": 0.45, "balanced_accuracy_ci95": None, "auroc": 0.71, "auc_pr": None,
+                "cohen_kappa": 0.3, "weighted_f1": 0.44, "invalid_answer_rate": 0.0,
+            },
+        },
+        "config_digest": "c0ffee", "data_digest": "da7a", "git_commit": None, "seed": 3, "test_openings": 2,
+    }  # fmt: skip
+    assert read_results(path) == results
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_a_number_that_is_none_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    before = written(path, workload=WORKLOAD)
+    with pytest.raises(ValueError, match="JSON"):
+        written(path, workload=TaskResult("test", 1, 1, 1, float("nan"), None, None, None, 0.0, 0.0, 0.0))
+    assert read_results(path) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}'])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ResultsError, match=r"results\.json"):
+        read_results(tmp_path / "results.json")
+
+
+def test_the_table_shows_interval_and_chance(tmp_path: Path) -> None:
+    results = written(tmp_path / "r.json", workload=WORKLOAD, hmc=SLEEP)
+    header, rule, workload, hmc, _, *notes = results_table(results, {"hmc": 5}).splitlines()
+    assert header.split()[0] == "task" and set(rule) == {"─", " "}
+    assert "0.617" in workload and "0.520 to 0.700" in workload and "0.500" in workload and "1.0%" in workload
+    assert "0.200" in hmc and " - " in hmc
+    assert len(header) <= 105
+    assert len(header) == len(rule) == len(workload) == len(hmc)
+    assert notes[0] == "workload: the interval lies above chance (0.500)."
+    assert "hmc: no interval, 4 subjects" in notes[1] and "2 times" in notes[2]
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"), [((0.3, 0.45), "lies below"), ((0.5, 0.7), "includes"), ((0.51, 0.7), "lies above")]
+)
+def test_the_verdict_on_chance(tmp_path: Path, interval: tuple[float, float], verdict: str) -> None:
+    task = TaskResult("kfold", 290, 10, 5, 0.6, interval, 0.66, 0.64, 0.21, 0.6, 0.01)
+    table = results_table(written(tmp_path / "r.json", workload=task))
+    assert f"the interval {verdict} chance" in table and "test split" not in table
+
+
+def test_a_job_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUROLM_GIT_COMMIT", "0123456789abcdef0123456789abcdef01234567\n")
+    assert git_commit() == "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_the_commit_comes_from_the_repository_that_tracks_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NEUROLM_GIT_COMMIT", "")
+    file = tmp_path / "results.py"
+    file.write_text("1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    monkeypatch.setattr(module, "__file__", str(file))
+    assert git_commit() is None and "NEUROLM_GIT_COMMIT" in caplog.text  # not tracked: not ours
+
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "a"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    caplog.clear()
+    assert git_commit() == head and not caplog.records
+    file.write_text("2\n")
+    assert git_commit() == head and "not committed" in caplog.text
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("NEUROLM_GIT_COMMIT", "main")
+    monkeypatch.setenv("PATH", "")
+    with caplog.at_level(logging.WARNING):
+        assert git_commit() is None
+    assert "'main' is no commit" in caplog.text
