@@ -136,7 +136,7 @@ def _from_config(config: LanguageModelConfig) -> Any:
 
 
 def _pretrained(config: LanguageModelConfig) -> Any:
-    """A causal LM with its own head. GPT-2's activation and dropout are set as NeuroLM's, other families keep theirs."""
+    """A causal LM with its own head; GPT-2 gets NeuroLM's activation and dropout, other families keep theirs."""
     dropout = config.dropout
     gpt2 = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
     try:

@@ -50,8 +50,8 @@ def tokenizer_weights(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a `NeuralTokenizer` from the ``model`` of a published ``VQ.pt``, except ``quantizer.num_updates``."""
     weights = {}
     for name, tensor in _without_prefix(official).items():
-        vq, dot, part = name.partition(".")
-        if vq != "VQ" or part in _UNUSED:
+        root, _, part = name.partition(".")
+        if root != "VQ" or part in _UNUSED:
             continue
         if part.startswith("encoder."):
             weights[_rename(part, _ENCODER)] = tensor
