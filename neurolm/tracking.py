@@ -9,13 +9,14 @@ instead of opening a second one. A trial names the key of its sweep and appears 
 
 import contextlib
 import functools
+import hashlib
 import json
 import logging
 import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,15 +26,13 @@ from neurolm.config import UserError, config
 
 log = logging.getLogger(__name__)
 
-Status = Literal["finished", "pruned", "failed", "killed"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+"""MLflow's words for how a run ended."""
 FILE_NAME = "tracking.jsonl"
 RUN_KEY_TAG = "neurolm.run_key"
-STATE_TAG = "neurolm.state"
-MLFLOW_STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "KILLED"}
 FLUSH_EVERY_S = 2.0
 FIRST_RETRY_S, LAST_RETRY_S = 5.0, 300.0
 MAX_KEPT_METRICS = 100_000
-RUN_KEY = re.compile(r"[\w./:@=+-]{1,250}")
 SQLITE = "sqlite:///"
 
 
@@ -87,18 +86,14 @@ class Tracker(Protocol):
     def artifact(self, path: Path) -> None:
         """Record a file or folder that the run made."""
 
-    def close(self, status: Status = "finished") -> None:
+    def close(self, status: Status = "FINISHED") -> None:
         """Say how the run ended; nothing may be recorded afterwards."""
-
-
-class NullTracker(Tracker):
-    """Records nothing: ranks other than the first, and tests."""
 
 
 class TeeTracker:
     """Reports to several trackers in turn."""
 
-    def __init__(self, *trackers: Tracker) -> None:
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
         self.trackers = trackers
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -121,30 +116,42 @@ class TeeTracker:
         for tracker in self.trackers:
             tracker.artifact(path)
 
-    def close(self, status: Status = "finished") -> None:
+    def close(self, status: Status = "FINISHED") -> None:
         """Close every tracker."""
         for tracker in self.trackers:
             tracker.close(status)
 
 
-def start_run(config: TrackingConfig, *, folder: Path, name: str, run_key: str, parent: str | None = None) -> Tracker:
+class NullTracker(TeeTracker):
+    """Records nothing: workers other than the first, and tests."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+
+def start_run(
+    config: TrackingConfig, *, folder: Path, name: str, run_key: str, parent: str | None = None, rank: int = 0
+) -> Tracker:
     """Open the run ``run_key``, or continue it: JSONL in ``folder``, then MLflow.
 
     Args:
-        config: where MLflow is; see ``TrackingConfig.at`` for runs of several processes.
+        config: where MLflow is; an unset ``uri`` means mlflow.db in the folder that ``folder`` lies in.
         folder: the run's own folder; ``tracking.jsonl`` is appended to.
         name: what people see; need not be unique.
         run_key: what makes the run one run, whatever restarts; unique in the experiment.
         parent: run key of the sweep that this run is a trial of.
+        rank: of the worker; only the first worker records anything.
     """
+    if rank != 0:
+        return NullTracker()
     local = JsonlTracker(folder / FILE_NAME, run_key=run_key)
     if not config.enabled:
         return local
-    uri = config.at(folder).uri
+    uri = config.at(folder.parent).uri
     assert uri is not None
     mlflow = MlflowTracker(uri, config.experiment, name, run_key, parent_run_key=parent)
     mlflow.flush()
-    return TeeTracker(local, mlflow)
+    return TeeTracker([local, mlflow])
 
 
 class JsonlTracker:
@@ -178,7 +185,7 @@ class JsonlTracker:
         """Append the path of a file; the file stays where it is."""
         self._write("artifact", path=str(path))
 
-    def close(self, status: Status = "finished") -> None:
+    def close(self, status: Status = "FINISHED") -> None:
         """Append the status; closing again does nothing."""
         if not self._is_closed:
             self._write("close", status=status)
@@ -212,7 +219,7 @@ class MlflowTracker:
         uri: MLflow tracking URI.
         experiment: its name; made if need be. With SQLite, artifacts lie beside the database.
         run_name: what people see.
-        run_key: finds the run again; letters, digits and ``. / : @ = + - _``.
+        run_key: finds the run again.
         parent_run_id: MLflow id of the sweep's run.
         parent_run_key: or its key, for processes that do not know the id.
     """
@@ -226,9 +233,6 @@ class MlflowTracker:
         parent_run_id: str | None = None,
         parent_run_key: str | None = None,
     ) -> None:
-        for key in (run_key, parent_run_key):
-            if key is not None and not RUN_KEY.fullmatch(key):
-                raise ValueError(f"run key {key!r}: only letters, digits and . / : @ = + - _ are allowed")
         self.uri, self.experiment, self.run_name, self.run_key = uri, experiment, run_name, run_key
         self.parent_run_id, self.parent_run_key = parent_run_id, parent_run_key
         self.run_id: str | None = None
@@ -264,10 +268,9 @@ class MlflowTracker:
         self._artifacts.append(Path(path))
         self._flush_if_due(0.0)
 
-    def close(self, status: Status = "finished") -> None:
-        """End the MLflow run: pruned and killed runs show as KILLED, with the tag ``neurolm.state`` telling which."""
+    def close(self, status: Status = "FINISHED") -> None:
+        """Send what is left and end the MLflow run."""
         self._status = status
-        self._tags[STATE_TAG] = status
         self.flush()
         missing = len(self._metrics) + int(self._lost)
         if missing or self.run_id is None:
@@ -321,7 +324,7 @@ class MlflowTracker:
             log_artifact(self.run_id, str(path), **({"artifact_path": path.name} if path.is_dir() else {}))
             del self._artifacts[0]
         if self._status is not None:
-            client.set_terminated(self.run_id, MLFLOW_STATUS[self._status])
+            client.set_terminated(self.run_id, self._status)
 
     def _find_or_create(self, client: Any) -> str:
         experiment_id = _experiment(client, self.experiment, self.uri)
@@ -329,7 +332,7 @@ class MlflowTracker:
         if run_id is not None:
             client.update_run(run_id, status="RUNNING")
             return run_id
-        tags = {RUN_KEY_TAG: self.run_key}
+        tags = {RUN_KEY_TAG: _searchable(self.run_key)}
         parent = self.parent_run_id
         if parent is None and self.parent_run_key is not None:
             parent = _find_run(client, experiment_id, self.parent_run_key)
@@ -414,9 +417,15 @@ def _experiment(client: Any, name: str, uri: str) -> str:
 
 
 def _find_run(client: Any, experiment_id: str, run_key: str) -> str | None:
-    wanted = f"tags.`{RUN_KEY_TAG}` = '{run_key}'"
+    wanted = f"tags.`{RUN_KEY_TAG}` = '{_searchable(run_key)}'"
     runs = client.search_runs([experiment_id], wanted, max_results=1, order_by=["attributes.start_time ASC"])
     return runs[0].info.run_id if runs else None
+
+
+def _searchable(run_key: str) -> str:
+    """The key as it can stand in MLflow's query; a long or quoted one is replaced by its digest."""
+    is_plain = re.fullmatch(r"[\w ./:@=+-]{1,250}", run_key)
+    return run_key if is_plain else f"sha256:{hashlib.sha256(run_key.encode()).hexdigest()}"
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -112,13 +112,13 @@ def test_jsonl_holds_what_was_reported(tmp_path: Path) -> None:
     tracker.params({"optimizer.learning_rate": 3e-4, "password": "p"})
     tracker.metrics(5, {"loss": 0.5, "grad_norm": float("nan")})
     tracker.artifact(tmp_path / "x.yaml")
-    tracker.close("killed")
-    tracker.close("killed")
+    tracker.close("KILLED")
+    tracker.close("KILLED")
     start, params, metrics, artifact, close = entries(path)
     assert start["event"] == "start" and start["run_key"] == "a/1"
     assert params["values"] == {"optimizer.learning_rate": 3e-4}
     assert metrics["step"] == 5 and metrics["values"] == {"loss": 0.5, "grad_norm": "nan"} and metrics["time"] > 1e9
-    assert artifact["path"].endswith("x.yaml") and close["status"] == "killed"
+    assert artifact["path"].endswith("x.yaml") and close["status"] == "KILLED"
 
 
 def test_a_killed_process_costs_only_its_last_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -149,11 +149,6 @@ def test_what_cannot_be_a_store_is_refused() -> None:
         build(TrackingConfig, {"uri": "./mlruns"}, source="x.yaml")
     with pytest.raises(UserError, match=r"tracking\.uri"):
         TrackingConfig().at("s3://bucket/out")
-
-
-def test_run_keys_cannot_break_the_search() -> None:
-    with pytest.raises(ValueError, match="run key"):
-        MlflowTracker("sqlite:///x.db", "neurolm", "x", "it's")
 
 
 def test_without_mlflow_only_the_file_is_written(tmp_path: Path) -> None:
@@ -201,11 +196,24 @@ def test_a_restarted_run_continues_its_mlflow_run(tmp_path: Path, store: tuple[s
     again = start_run(config, folder=tmp_path / "run", name="trial 3", run_key="sweep/3")
     again.params({"workers": 2, "seed": 7})
     again.metrics(2, {"loss": 1.0})
-    again.close("pruned")
+    again.close("KILLED")
     (run,) = runs_of(client)
     assert run.data.params == {"workers": "1", "seed": "7"}
     assert run.data.tags["changed.workers"] == "2" and "changed.seed" not in run.data.tags
-    assert run.info.status == "KILLED" and run.data.tags["neurolm.state"] == "pruned"
+    assert run.info.status == "KILLED"
+
+
+@pytest.mark.parametrize("run_key", ["/home/me/runs of may/demo", 'it\'s "mine"', "x" * 5000, "ü`"])
+def test_any_key_finds_its_run_again(store: tuple[str, Any], run_key: str) -> None:
+    uri, client = store
+    first, other, second = (MlflowTracker(uri, "neurolm", "a", key) for key in (run_key, f"{run_key}2", run_key))
+    assert first.flush() and other.flush() and second.flush()
+    assert first.run_id == second.run_id != other.run_id and len(runs_of(client)) == 2
+
+
+def test_only_the_first_worker_records(tmp_path: Path) -> None:
+    start_run(TrackingConfig(), folder=tmp_path / "run", name="a", run_key="a", rank=1).metrics(0, {"loss": 1.0})
+    assert not list(tmp_path.iterdir())
 
 
 def test_trials_lie_below_their_sweep(tmp_path: Path, store: tuple[str, Any]) -> None:
@@ -254,7 +262,7 @@ from pathlib import Path
 from neurolm.tracking import TrackingConfig, start_run
 out, name = Path(sys.argv[1]), sys.argv[2]
 for key in (name, "shared"):
-    tracker = start_run(TrackingConfig().at(out), folder=out / key, name=key, run_key=key, parent=None)
+    tracker = start_run(TrackingConfig(), folder=out / key, name=key, run_key=key, parent=None)
     if key == "shared":
         break
     for step in range(60):

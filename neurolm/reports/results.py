@@ -31,8 +31,8 @@ def write_results(
     git_commit: str | None,
     seed: int,
     test_openings: int,
-) -> None:
-    """Write ``results.json``, whole or not at all.
+) -> dict[str, Any]:
+    """Write ``results.json``, whole or not at all, and return what it holds.
 
     Args:
         path: the file.
@@ -53,6 +53,7 @@ def write_results(
         "test_openings": test_openings,
     }
     write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
+    return results
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -87,13 +88,13 @@ def results_rows(results: Mapping[str, Any], num_classes: Mapping[str, int] | No
                 "windows": str(task["num_windows"]),
                 "recordings": str(task["num_recordings"]),
                 "subjects": str(task["num_subjects"]),
-                "balanced acc.": _number(task["balanced_accuracy"]),
+                "balanced": _number(task["balanced_accuracy"]),
                 "95 % interval": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
                 "chance": _number(1 / classes if classes else None),
                 "AUROC": _number(task["auroc"]),
                 "AUC-PR": _number(task["auc_pr"]),
                 "kappa": _number(task["cohen_kappa"]),
-                "weighted F1": _number(task["weighted_f1"]),
+                "F1": _number(task["weighted_f1"]),
                 "invalid": f"{task['invalid_answer_rate']:.1%}",
             }
         )
@@ -116,7 +117,7 @@ def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
     if any(task["split"] == "test" for task in results["tasks"].values()):
         times = "once" if openings == 1 else f"{openings} times"
         notes.append(f"The test split of this data has been opened {times} so far.")
-    notes.append("Scores are per window; intervals are drawn over subjects.")
+    notes.append("Scores are per window: balanced accuracy with its interval over subjects, weighted F1.")
     return notes
 
 
