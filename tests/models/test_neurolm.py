@@ -185,6 +185,7 @@ def assert_logits(
 
 @pytest.mark.golden
 @pytest.mark.parametrize("size", ["B", "L"])
+@torch.no_grad()
 def test_pretraining_equals_the_released_code(recorded, released, size: str) -> None:
     arrays, inputs, model = recorded("05_pretrain_forward.npz"), recorded("01_dataset.npz"), released(size, 32)
     loss, num_correct, num_targets = 0.0, 0, 0
@@ -213,6 +214,7 @@ def test_pretraining_equals_the_released_code(recorded, released, size: str) -> 
 
 
 @pytest.mark.golden
+@torch.no_grad()
 def test_text_alone_equals_the_released_code(recorded, released) -> None:
     arrays, model = recorded("06_text_forward.npz"), released("B", 32)
     ids, targets = arrays["x_text"], arrays["y_text"]
@@ -225,6 +227,7 @@ def test_text_alone_equals_the_released_code(recorded, released) -> None:
 
 @pytest.mark.golden
 @pytest.mark.parametrize("size", ["B", "L"])
+@torch.no_grad()
 def test_instruction_equals_the_released_code_for_a_window_alone(recorded, released, size: str) -> None:
     """Each window without the other in its batch: text starts after its own last second."""
     arrays, model = recorded("08_instruction_forward.npz"), released(size, 32)

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurolm.models import quantizer as module
-from neurolm.models.quantizer import Quantizer, codebook_health, cosine_kmeans
+from neurolm.models.quantizer import Quantizer, cosine_kmeans
 
 
 def unit(*shape: int) -> torch.Tensor:
@@ -134,24 +132,6 @@ def test_dead_codes_come_back_only_if_asked() -> None:
         torch.testing.assert_close(quantizer.codebook.norm(dim=-1), torch.ones(16))
     assert used[0.0] == 2
     assert used[0.1] >= 10
-
-
-def test_health_of_codes_that_only_say_where() -> None:
-    channel, time = torch.arange(4).repeat(3), torch.arange(3).repeat_interleave(4)
-    codes = (4 * time + channel).expand(10, -1)
-    health = codebook_health(codes, channel, time, codebook_size=24)
-    assert health.usage == 0.5
-    assert health.perplexity == pytest.approx(12)
-    assert health.conditional_entropy == pytest.approx(0, abs=1e-9)
-    assert health.conditional_entropy_limit == pytest.approx(math.log(10))
-
-
-def test_health_of_codes_that_say_nothing_of_where() -> None:
-    codes = torch.arange(8)[:, None].expand(-1, 6)
-    health = codebook_health(codes, torch.arange(3).repeat(2), torch.arange(2).repeat_interleave(3), codebook_size=8)
-    assert health.usage == 1
-    entropies = [health.entropy, health.conditional_entropy, health.conditional_entropy_limit]
-    assert entropies == pytest.approx([math.log(8)] * 3)
 
 
 @pytest.mark.golden
