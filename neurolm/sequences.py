@@ -176,5 +176,6 @@ def _tasks_of(window: StoredWindow, tasks: Mapping[str, EncodedTask] | None) -> 
 
 
 def _to(part: T, device: torch.device | str) -> T:
-    values: dict[str, Any] = {one.name: getattr(part, one.name) for one in fields(part)}
-    return replace(part, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
+    values = {one.name: getattr(part, one.name) for one in fields(part)}
+    moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(part, **moved)

@@ -63,8 +63,8 @@ class TokenizerStage(Stage):
         hidden_size = tokenizer.config.hidden_size
         if text_table is not None and text_table.shape[1] != hidden_size:
             raise UserError(
-                f"text_table: its rows have {text_table.shape[1]} values, the tokenizer's hidden_size is {hidden_size}; take "
-                "a table of that width"
+                f"text_table: rows have {text_table.shape[1]} values, the tokenizer's hidden_size is {hidden_size}; "
+                "take a table of that width"
             )
         # The table is rebuilt from its source, so that checkpoints need not carry it.
         self.register_buffer("text_table", text_table, persistent=False)

@@ -1,0 +1,106 @@
+"""Small windows and models for tests: real classes, two layers of width 16."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from neurolm.eeg.shards import StoredWindow
+from neurolm.models.language_model import LanguageModelConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
+from neurolm.sequences import Batch, WindowGroup, collate
+from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.instructions import TASKS, EncodedTask, encode_task
+
+TOKENIZER = NeuralTokenizerConfig(
+    hidden_size=16,
+    num_layers=2,
+    num_heads=2,
+    decoder_layers=1,
+    codebook_size=32,
+    codebook_dim=8,
+    embedding_init_std=0.02,
+)
+MODEL = NeuroLMConfig(
+    tokenizer=TOKENIZER,
+    language_model=LanguageModelConfig(hidden_size=16, num_layers=2, num_heads=2, context=128, embedding_init_std=0.3),
+)
+
+
+def stored_window(
+    num_channels: int = 2,
+    num_times: int = 400,
+    *,
+    data_set: str = "workload",
+    label: str | None = "rest",
+    seed: int = 0,
+) -> StoredWindow:
+    """A window of noise in µV on the first rows of the channel vocabulary, counted backwards."""
+    signal = 30 * np.random.default_rng(seed).standard_normal((num_channels, num_times))
+    return StoredWindow(
+        signal=signal.astype(np.float32),
+        channel_indices=np.arange(num_channels, 0, -1, dtype=np.int16),
+        data_set=data_set,
+        subject="s",
+        recording=f"r{seed}",
+        start_s=0.0,
+        label=label,
+    )
+
+
+def mixed_windows() -> list[StoredWindow]:
+    """Seven windows of three shapes and two data sets."""
+    workload = [("rest", 2), ("arithmetic", 2), ("rest", 3), ("arithmetic", 2)]
+    sleep = ["W", "N3", "R"]
+    return [
+        stored_window(num_channels, 400, label=label, seed=seed) for seed, (label, num_channels) in enumerate(workload)
+    ] + [stored_window(1, 600, data_set="hmc", label=label, seed=10 + seed) for seed, label in enumerate(sleep)]
+
+
+def tasks() -> dict[str, EncodedTask]:
+    """The two tasks that the windows of `mixed_windows` are asked."""
+    return {name: encode_task(TASKS[name], gpt2_bpe()) for name in ("workload", "hmc")}
+
+
+def group_of(windows: Sequence[StoredWindow], asked: dict[str, EncodedTask] | None = None) -> WindowGroup:
+    """The only group of windows of one shape."""
+    (group,) = collate(windows, np.arange(len(windows)), text=None, tasks=asked).groups
+    return group
+
+
+def parts(
+    windows: Sequence[StoredWindow], text: np.ndarray | None, places: Sequence[Sequence[int]], with_tasks: bool
+) -> list[Batch]:
+    """Micro-batches of the given places; the text is dealt out in the same proportion, the last takes what is left."""
+    asked = tasks() if with_tasks else None
+    texts: Sequence[np.ndarray | None] = [None] * len(places) if text is None else np.array_split(text, len(places))
+    return [
+        collate([windows[place] for place in part], np.array(part, dtype=np.int64), text=piece, tasks=asked)
+        for part, piece in zip(places, texts, strict=True)
+    ]
+
+
+def total_counts(batches: Sequence[Batch]) -> dict[str, float]:
+    """What the loop gives a stage to divide by."""
+    return {name: float(sum(batch.counts[name] for batch in batches)) for name in batches[0].counts}
+
+
+def tiny_tokenizer(seed: int = 0) -> NeuralTokenizer:
+    """A neural tokenizer whose codebook lies among its latents, so that codes differ."""
+    torch.manual_seed(seed)
+    tokenizer = NeuralTokenizer(TOKENIZER)
+    group = group_of([stored_window(4, 1600, seed=99)])
+    with torch.no_grad():
+        features = tokenizer.encode(group.signal, group.channel_index, group.time_indices)
+        tokenizer.quantizer.start(tokenizer.latents(features)[0], seed=0)
+    return tokenizer
+
+
+def tiny_neurolm(seed: int = 0) -> NeuroLM:
+    """A NeuroLM around `tiny_tokenizer`, with logits of order one."""
+    torch.manual_seed(seed)
+    model = NeuroLM(MODEL)
+    model.load_tokenizer(tiny_tokenizer(seed).state_dict())
+    torch.nn.init.normal_(model.language_model.head.weight, std=0.25)
+    return model

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from neurolm.models.masks import eeg_text_mask
+from neurolm.sequences import collate
+from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.instructions import EncodedTask, Task, encode_task
+from neurolm.training.instruct import ClassTexts, InstructLossConfig, InstructStage
+from tests.tiny import group_of, mixed_windows, stored_window, tasks, tiny_neurolm, total_counts
+
+
+def uneven_task() -> EncodedTask:
+    """Answers of one and of three ids."""
+    answers = {"rest": "No", "arithmetic": "Very much so"}
+    task = Task(name="uneven", data_set="workload", question="Is it hard?", answers=answers)
+    return encode_task(task, gpt2_bpe())
+
+
+def test_texts_of_classes_are_ended_and_padded_without_loss() -> None:
+    texts = ClassTexts.of(uneven_task())
+    prompt = list(uneven_task().prompt_ids)
+    very, much, so = gpt2_bpe().encode(" Very much so")
+    assert texts.ids.tolist() == [[*prompt, 1400, 220, 50256, 50256, 50256], [*prompt, very, much, so, 220, 50256]]
+    none = [False] * len(prompt)
+    assert texts.is_target.tolist() == [[*none, True, True, True, False, False], [*none, *[True] * 5]]
+
+
+def test_loss_is_that_of_answer_tokens_one_window_at_a_time() -> None:
+    """So nothing depends on the other windows of a batch: text positions follow the window's own length."""
+    stage = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig())
+    model, losses = stage.model, []
+    for window in mixed_windows():
+        task = next(one for one in tasks().values() if one.task.data_set == window.data_set)
+        text = task.training_text(task.class_index(window.label))
+        group = group_of([window])
+        features, _ = model.encode(group.signal, group.channel_index, group.time_indices)
+        ids = torch.tensor([text.ids])
+        embeddings = torch.cat([model.embed_eeg(features, group.channel_index), model.embed_text(ids)], dim=1)
+        num_eeg, num_text = len(group.time_index), len(text.ids)
+        positions = torch.tensor([*group.time_index.tolist(), *(group.num_seconds + i for i in range(num_text))])
+        hidden = model.hidden(embeddings, positions[None], eeg_text_mask(group.time_index, num_text))
+        for place in range(num_text):
+            if text.is_target[place]:
+                logits = model.logits(hidden[0, num_eeg + place - 1])
+                losses.append(F.cross_entropy(logits, ids[0, place]).item())
+    batch = collate(mixed_windows(), np.arange(7), text=None, tasks=tasks())
+    shares = stage(batch, total_counts([batch]))
+    assert len(losses) == batch.counts["answer_targets"]
+    assert float(shares["answer_loss"].detach()) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_padding_of_short_answers_changes_nothing() -> None:
+    stage = InstructStage(tiny_neurolm(), {"uneven": uneven_task()}, InstructLossConfig())
+    short = stored_window(label="rest", seed=1)
+    together = group_of([short, stored_window(label="arithmetic", seed=2)], {"uneven": uneven_task()})
+    alone = group_of([short], {"uneven": uneven_task()})
+    logits, targets = stage.answer_logits(together)
+    assert len(targets) == together.num_answer_targets == 8
+    torch.testing.assert_close(logits[:3], stage.answer_logits(alone)[0], rtol=1e-4, atol=1e-5)
+    assert targets[:3].tolist() == [1400, 220, 50256]
+
+
+def test_label_smoothing_spreads_over_all_classes() -> None:
+    batch = collate([stored_window()], np.arange(1), text=None, tasks=tasks())
+    stage = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(label_smoothing=0.2))
+    log_probabilities, targets = stage.answer_logits(batch.groups[0])
+    log_probabilities = log_probabilities.log_softmax(-1)
+    hard = -log_probabilities.gather(1, targets[:, None]).mean()
+    expected = 0.8 * hard - 0.2 * log_probabilities.mean()
+    torch.testing.assert_close(stage(batch, total_counts([batch]))["answer_loss"], expected.detach())
