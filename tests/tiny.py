@@ -13,6 +13,8 @@ from neurolm.sequences import Batch, WindowGroup, collate
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import TASKS, EncodedTask, encode_task
 
+torch.set_num_threads(1)  # more threads only get in the way at these sizes
+
 TOKENIZER = NeuralTokenizerConfig(
     hidden_size=16,
     num_layers=2,

@@ -1,12 +1,10 @@
 """Stage 2: multi-channel autoregression, with a causal language loss beside it (paper, section 2.3, Eq. 5 and 7)."""
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
 
 from neurolm.config import config
+from neurolm.models.losses import cross_entropy_sum, next_second_codes
 from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch
@@ -38,12 +36,12 @@ class PretrainStage(Stage):
             features, codes = self.model.encode(group.signal, group.channel_index, group.time_indices)
             embeddings = self.model.embed_eeg(features, group.channel_index)
             hidden = self.model.hidden(embeddings, group.time_indices, stair_step_mask(group.time_index))
-            targets = next_second_targets(codes, group.num_channels)
+            targets = TEXT_VOCABULARY_SIZE + next_second_codes(codes, group.num_channels)
             if not targets.numel():
                 eeg_sum = eeg_sum + 0.0 * hidden.sum()
                 continue
-            logits = self.model.logits(hidden[:, : targets.shape[1]]).float()
-            eeg_sum = eeg_sum + F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+            logits = self.model.logits(hidden[:, : targets.shape[1]])
+            eeg_sum = eeg_sum + cross_entropy_sum(logits, targets)
             num_correct = num_correct + correct(logits, targets)
         shares = {
             "eeg_loss": share(eeg_sum, totals, "eeg_targets"),
@@ -55,14 +53,3 @@ class PretrainStage(Stage):
             loss = loss + self.losses.text_weight * shares["text_loss"]
         reported = {name: value.detach() for name, value in shares.items()}
         return {"loss": reach_all_parameters(loss, self, batch), **reported}
-
-
-def next_second_targets(
-    codes: Int64[Tensor, "windows tokens"], num_channels: int
-) -> Int64[Tensor, "windows tokens_but_the_last_second"]:
-    """Class that each token predicts: its own channel's code one second later.
-
-    In time-major order that is the code ``num_channels`` tokens later. The tokens of the last second predict nothing,
-    and nothing predicts the first second.
-    """
-    return torch.as_tensor(codes[:, num_channels:] + TEXT_VOCABULARY_SIZE)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from neurolm.models.losses import cross_entropy_sum
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch
 
@@ -50,5 +50,4 @@ def text_loss_sum(model: NeuroLM, text: Int64[Tensor, "crops length_and_one"]) -
     read, targets = text[:, :-1], text[:, 1:]
     positions = torch.arange(read.shape[1], device=text.device).expand(len(read), -1)
     hidden = model.hidden(model.embed_text(read), positions, None)
-    logits = model.logits(hidden).float()
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    return cross_entropy_sum(model.logits(hidden), targets)

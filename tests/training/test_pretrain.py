@@ -3,18 +3,8 @@ import pytest
 import torch
 
 from neurolm.sequences import collate
-from neurolm.training.pretrain import PretrainLossConfig, PretrainStage, next_second_targets
+from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from tests.tiny import group_of, mixed_windows, stored_window, tiny_neurolm, total_counts
-
-
-def test_targets_are_the_same_channels_next_second() -> None:
-    """Two channels and three seconds; codes are channel x 10 + second."""
-    codes = torch.tensor([[0, 10, 1, 11, 2, 12]])
-    assert next_second_targets(codes, 2).tolist() == [[50304 + one for one in (1, 11, 2, 12)]]
-
-
-def test_one_second_has_no_target() -> None:
-    assert next_second_targets(torch.tensor([[5, 6]]), 2).shape == (1, 0)
 
 
 def test_loss_is_that_of_every_target_looked_up_by_hand() -> None:
