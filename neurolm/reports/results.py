@@ -88,14 +88,14 @@ def results_rows(results: Mapping[str, Any], num_classes: Mapping[str, int] | No
                 "windows": str(task["num_windows"]),
                 "recordings": str(task["num_recordings"]),
                 "subjects": str(task["num_subjects"]),
-                "balanced": _number(task["balanced_accuracy"]),
+                "balanced accuracy": _number(task["balanced_accuracy"]),
                 "95 % interval": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
                 "chance": _number(1 / classes if classes else None),
                 "AUROC": _number(task["auroc"]),
                 "AUC-PR": _number(task["auc_pr"]),
-                "kappa": _number(task["cohen_kappa"]),
-                "F1": _number(task["weighted_f1"]),
-                "invalid": f"{task['invalid_answer_rate']:.1%}",
+                "Cohen's kappa": _number(task["cohen_kappa"]),
+                "weighted F1": _number(task["weighted_f1"]),
+                "invalid answers": f"{task['invalid_answer_rate']:.1%}",
             }
         )
     return rows
@@ -127,7 +127,13 @@ def results_table(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
     if not rows:
         return "No task was evaluated."
     columns = [name for name in rows[0] if name not in ("split", "recordings")]
-    table = [columns, *([row[name] for name in columns] for row in rows)]
+    short = {
+        "balanced accuracy": "balanced",
+        "Cohen's kappa": "kappa",
+        "weighted F1": "F1",
+        "invalid answers": "invalid",
+    }
+    table = [[short.get(name, name) for name in columns], *([row[name] for name in columns] for row in rows)]
     widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
     lines = [_line(line, widths) for line in table]
     lines.insert(1, "  ".join("─" * width for width in widths))
