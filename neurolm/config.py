@@ -16,10 +16,25 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 C = TypeVar("C")
+
+
+def _location(value: Any) -> Any:
+    """A folder or file as users write it: a path, or a file:// URI."""
+    text = str(value)
+    if "://" not in text:
+        return value
+    scheme, _, rest = text.partition("://")
+    if scheme != "file":
+        raise ValueError(f"{scheme}:// is not supported; mount the bucket and give the folder it is mounted at")
+    return Path("/" + rest.lstrip("/"))
+
+
+Location = Annotated[Path, BeforeValidator(_location)]
+"""A path or a file:// URI."""
 
 
 class UserError(ValueError):

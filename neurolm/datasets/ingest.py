@@ -13,11 +13,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from neurolm.config import ConfigError, config
+from neurolm.config import ConfigError, Location, config, digest
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.dataset import EEGDataset, SourceFile
 from neurolm.datasets.splits import SplitConfig, split_subjects
@@ -46,7 +46,7 @@ class DataSetConfig:
 class PrivacyConfig:
     """How subjects and recordings are named."""
 
-    key_file: Path | None = None
+    key_file: Location | None = None
     """File of the secret key for keyed ids, one per group; null: privacy.key in NEUROLM_HOME (~/.neurolm)."""
 
 
@@ -54,11 +54,11 @@ class PrivacyConfig:
 class DataConfig:
     """Which recordings, how they are preprocessed and split, and where the stores lie."""
 
-    root: Path | None = None
+    root: Location | None = None
     """Folder of the raw recordings of the downstream data sets."""
     sets: dict[str, DataSetConfig] = Field(default_factory=lambda: {"workload": DataSetConfig(layout="workload")})
     """Data sets below ``root``, by the name that tasks use."""
-    pretraining_root: Path | None = None
+    pretraining_root: Location | None = None
     """Folder in EEGMMIDB's layout that stages 1 and 2 learn from; null: the training subjects of ``root``."""
     pretraining_window_s: Annotated[float, Field(gt=0)] = 16.0
     """Length of a pre-training window in seconds; the paper fills 1024 tokens: 16 s at 64 channels."""
@@ -68,10 +68,36 @@ class DataConfig:
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """How subjects and recordings are named."""
-    store: Path | None = None
+    store: Location | None = None
     """Folder of the downstream store; null: ``store`` in ``out``."""
-    pretraining_store: Path | None = None
+    pretraining_store: Location | None = None
     """Folder of the pre-training store; null: ``pretraining_store`` in ``out`` (used with ``pretraining_root``)."""
+
+
+@config
+class Step:
+    """Settings that every step of the pipeline takes under the same names."""
+
+    out: Location
+    """Folder of the results."""
+    data: DataConfig = Field(default_factory=DataConfig)
+    """Recordings and stores."""
+    seed: int = 0
+    """Seed of whatever the step draws."""
+    workers: Annotated[int, Field(gt=0)] = 1
+    """Training workers; other steps take what the cluster has."""
+    budget: Literal["quick", "full"] = "full"
+    """quick applies the settings below ``quick:`` in the YAML file."""
+
+    @property
+    def store(self) -> Path:
+        """The downstream store."""
+        return self.data.store or self.out / "store"
+
+    @property
+    def pretraining_store(self) -> Path:
+        """The store of unlabelled windows, used where ``data.pretraining_root`` is set."""
+        return self.data.pretraining_store or self.out / "pretraining_store"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,9 +305,7 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
         dropped.update(account.dropped)
     return Manifest(
         data_digest=combine_digests(digest for account in accounts for digest in account.digests),
-        files=[
-            {"name": a.name, "split": a.split, "num_windows": a.num_windows, "sha256": a.sha256} for a in accounts
-        ],
+        files=[{"name": a.name, "split": a.split, "num_windows": a.num_windows, "sha256": a.sha256} for a in accounts],
         counts={
             "num_windows": sum(account.num_windows for account in accounts),
             "num_recordings": sum(len(account.recordings) for account in accounts),
@@ -296,3 +320,13 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         privacy_key_fingerprint=key_fingerprint(plans[0].key),
     )
+
+
+def plan_digest(plans: Sequence[ShardPlan]) -> str:
+    """Changes when a file, a split or a preprocessing setting changes; then a store must be written again."""
+    files = [
+        [plan.path.name, source.recording, source.path.stat().st_size, source.path.stat().st_mtime_ns]
+        for plan in plans
+        for source in plan.sources
+    ]
+    return digest({"files": files, "preprocessing": [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]})

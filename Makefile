@@ -1,0 +1,44 @@
+# make demo            everything on synthetic recordings, about five minutes after the install
+# make demo DATA=DIR   the Workload pipeline on PhysioNet's eegmat recordings in DIR
+# make test            tests;   make test-all   also those marked kill, equivalence and slow
+# make check           lint, types, layers
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test test-all check format clean
+
+demo: $(READY)
+ifdef DATA
+	$(RUN)/python ray_jobs/pipeline.py ray_jobs/configs/workload/pipeline.yaml data.root="$(abspath $(DATA))" budget=quick
+else
+	$(RUN)/python ray_jobs/pipeline.py ray_jobs/configs/demo/pipeline.yaml
+endif
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not kill and not equivalence and not slow"
+
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest
+
+check: $(READY)
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+format: $(READY)
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "neurolm needs Python 3.11 or newer; make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,147 @@
+"""Ray Data: recordings to shards, and shards to each worker's windows in the computed order.
+
+Training reads through one Ray Data stream per worker: rows of a range are *chunks of steps*, and an actor turns a chunk
+into the windows that `GlobalOrder` deals to that worker at those steps. Which windows make up a step is thus computed,
+never left to scheduling; one execution serves a whole run; a resumed run starts its range at the resumed step.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import ray.train
+
+from neurolm.datasets.ingest import DataConfig, ShardAccount, ShardPlan, plan_downstream, plan_pretraining, write_shard
+from neurolm.datasets.ingest import write_store as write_planned_store
+from neurolm.eeg.shards import SCHEMA, Manifest, Store, StoredWindow, from_table, to_table
+from neurolm.training.assembly import training_index, training_order, training_schedule
+from neurolm.training.batches import StepWindows, step_share
+from neurolm.training.runs import TrainingRun
+
+STEPS_PER_CHUNK = 8
+"""Steps that one row of the range stands for."""
+STREAM_BUFFER_BYTES = 512 * 2**20
+"""How far a worker's stream may read ahead in the object store."""
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's own record of committed checkpoints, in a run's storage."""
+
+
+def write_stores(config: DataConfig, store: Path, pretraining_store: Path) -> dict[str, Manifest]:
+    """Preprocess the downstream recordings and, where given, the pre-training ones. Raises UserError."""
+    manifests = {"store": write_planned_store(plan_downstream(config, store), store, _run_on_ray)}
+    if config.pretraining_root is not None:
+        plans = plan_pretraining(config, pretraining_store)
+        manifests["pretraining_store"] = write_planned_store(plans, pretraining_store, _run_on_ray)
+    return manifests
+
+
+def _run_on_ray(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
+    """Write shards as a Ray Data job, one task a shard."""
+    numbers = ray.data.from_items([{"shard": number} for number in range(len(plans))], override_num_blocks=len(plans))
+    accounts = numbers.map(functools.partial(_write_one, plans=list(plans)), num_cpus=1)
+    for row in accounts.iter_rows():
+        yield ShardAccount(**json.loads(row["account"]))
+
+
+def _write_one(row: dict[str, Any], plans: list[ShardPlan]) -> dict[str, str]:
+    return {"account": json.dumps(dataclasses.asdict(write_shard(plans[row["shard"]])))}
+
+
+class StepReader:
+    """A Ray Data actor that reads one worker's windows of a chunk of steps."""
+
+    def __init__(self, run: TrainingRun, rank: int, world_size: int) -> None:
+        self._store = Store.open(run.training_store)
+        self._order = training_order(run, training_index(run, self._store))
+        self._total = training_schedule(run, self._order).total_steps
+        self._rank = rank
+        self._world_size = world_size
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
+        """One table a step; its columns are the store's, with the step and the place in the global batch."""
+        for start in batch["first_step"]:
+            for step in range(start, min(start + STEPS_PER_CHUNK, self._total)):
+                rows, places = step_share(self._order, step, self._rank, self._world_size)
+                table = to_table(self._store.read(rows))
+                table = table.append_column("place", pa.array(places, pa.int64()))
+                yield table.append_column("step", pa.array(np.full(len(places), step), pa.int64()))
+
+
+class OrderedDataConfig(ray.train.DataConfig):
+    """Gives worker r of W the stream of its own windows instead of a split of a shared one."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        options = ray.train.DataConfig.default_ingest_options()
+        options.preserve_order = True
+        super().__init__(datasets_to_split=[], execution_options=options)
+        self._run = run
+
+    def configure(
+        self, datasets: dict[str, ray.data.Dataset], world_size: int, *arguments: Any, **settings: Any
+    ) -> list[dict[str, ray.data.DataIterator]]:
+        """One iterator per worker. Called by Ray Train with the world size of the present worker group."""
+        return [
+            {name: self._stream(dataset, name, rank, world_size).iterator() for name, dataset in datasets.items()}
+            for rank in range(world_size)
+        ]
+
+    def _stream(self, chunks: ray.data.Dataset, name: str, rank: int, world_size: int) -> ray.data.Dataset:
+        stream = chunks.map_batches(
+            StepReader,
+            fn_constructor_args=(self._run, rank, world_size),
+            batch_size=1,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=1),
+            num_cpus=self._run.resources.reader_cpus,
+        )
+        stream.context.execution_options = self._resolve_execution_options(name)
+        stream.context.execution_options.resource_limits.object_store_memory = STREAM_BUFFER_BYTES
+        return stream
+
+
+def step_chunks(run: TrainingRun, run_folder: Path, total_steps: int) -> ray.data.Dataset:
+    """The chunks of steps still to do; Ray Train calls this at every (re)start of the workers."""
+    start = committed_step(run_folder)
+    first_steps = [{"first_step": step} for step in range(start, max(total_steps, start + 1), STEPS_PER_CHUNK)]
+    return ray.data.from_items(first_steps, override_num_blocks=len(first_steps))
+
+
+def committed_step(run_folder: Path) -> int:
+    """The step of the checkpoint that Ray Train resumes from; 0 where there is none."""
+    path = run_folder / SNAPSHOT
+    if not path.is_file():
+        return 0
+    latest = json.loads(path.read_text()).get("latest_checkpoint_result")
+    return int(latest["metrics"]["step"]) if latest else 0
+
+
+def worker_steps(shard: ray.data.DataIterator, start: int) -> Iterator[StepWindows]:
+    """This worker's windows from step ``start`` on."""
+    pending: list[pa.Table] = []
+    pending_step = -1
+    for block in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+        steps = block.column("step").to_numpy()
+        for step in np.unique(steps):
+            part = block.filter(pa.array(steps == step)) if len(steps) else block
+            if step != pending_step and pending:
+                yield from _complete(pending, pending_step, start)
+                pending = []
+            pending_step = int(step)
+            pending.append(part)
+    if pending:
+        yield from _complete(pending, pending_step, start)
+
+
+def _complete(parts: list[pa.Table], step: int, start: int) -> Iterator[StepWindows]:
+    if step < start:
+        return
+    table = pa.concat_tables(parts)
+    places = table.column("place").to_numpy()
+    windows: list[StoredWindow] = from_table(table.select([*SCHEMA.names, "row"]))
+    yield StepWindows(step, windows, places)

@@ -1,0 +1,76 @@
+"""What every job script does around its one call: arguments, the Ray session, and errors a person can act on."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from neurolm.config import ConfigError, UserError, parse_overrides, read
+
+Main = Callable[[Path, dict[str, Any]], None]
+
+
+def run_job(main: Main, usage: str, arguments: list[str] | None = None) -> None:
+    """Parse ``CONFIG [dotted.name=value …]``, start or join Ray and call ``main``; a user's mistake exits with 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage.strip())
+        sys.exit(0 if arguments else 2)
+    try:
+        path, overrides = Path(arguments[0]), parse_overrides(arguments[1:])
+        check_paths_under_job(read(path, overrides))
+        with ray_session():
+            main(path, overrides)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def is_under_job() -> bool:
+    """Whether this process is the entrypoint of `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def check_paths_under_job(values: dict[str, Any]) -> None:
+    """A submitted job runs in a copy of the working directory: relative data or results would be lost with it.
+
+    Raises:
+        ConfigError: ``data.root``, ``data.pretraining_root`` or ``out`` is relative under a job.
+    """
+    if not is_under_job():
+        return
+    data = values.get("data") or {}
+    places = {"out": values.get("out"), **{f"data.{n}": data.get(n) for n in ("root", "pretraining_root", "store")}}
+    for name, place in places.items():
+        if place is not None and "://" not in str(place) and not Path(str(place)).is_absolute():
+            raise ConfigError(
+                f"{name}: found the relative path {str(place)!r}; a submitted job runs in a temporary copy of the working "
+                f"directory, so give an absolute path or a URI: {name}=/absolute/path"
+            )
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine for as long as the job runs.
+
+    A local session switches token authentication on by itself and listens on 127.0.0.1 only.
+    """
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    show_logs = os.environ.get("NEUROLM_WORKER_LOGS") == "1"
+    address = None if os.environ.get("RAY_ADDRESS") else "local"
+    was_running = ray.is_initialized()
+    if not was_running:
+        ray.init(address=address, logging_level="WARNING", log_to_driver=show_logs)
+    ray.data.DataContext.get_current().execution_options.verbose_progress = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield
+    finally:
+        if not was_running:
+            ray.shutdown()

@@ -1,0 +1,155 @@
+"""The main job: recordings to shards, tokenizer, pre-training, sweep, evaluation and report, each skipped once done."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from neurolm.config import ConfigError, Location, build, config, flatten, load, read
+from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
+from neurolm.datasets.synthetic import write_demo_recordings
+from neurolm.distributed.data import write_stores
+from neurolm.distributed.train import train
+from neurolm.distributed.tune import TuneRun, sweep
+from neurolm.eeg.shards import Manifest, Store
+from neurolm.reports.closing import closing_words, write_sweep_report
+from neurolm.reports.evaluate import EvaluateRun, evaluate
+from neurolm.reports.results import results_table
+from neurolm.training.runs import load_run
+
+STEPS = ("preprocess", "tokenizer", "pretrain", "instruct", "tune", "evaluate")
+SHARED = ("out", "seed", "workers", "budget", "data", "tracking")
+"""Settings of the pipeline file that go to every step."""
+
+
+@config
+class SyntheticConfig:
+    """Recordings that the pipeline writes itself where ``data.root`` is empty."""
+
+    num_subjects: Annotated[int, Field(ge=6)] = 12
+    """Subjects in each of the two data sets."""
+    seed: int = 0
+    """Seed of the generator."""
+
+
+@config
+class PipelineConfig:
+    """Which steps run, from which files; other settings of the file go to the steps (see `step_settings`)."""
+
+    steps: dict[str, Path]
+    """Config file of each step, relative to the pipeline's file."""
+    out: Location
+    """Folder of the results."""
+    synthetic: SyntheticConfig | None = None
+    """Write synthetic recordings to ``data.root`` first."""
+
+
+def run_pipeline(path: Path, overrides: Mapping[str, Any]) -> None:
+    """Run every step of a pipeline file, skipping what an earlier run finished. Raises UserError."""
+    started = time.perf_counter()
+    pipeline, settings = read_pipeline(path, overrides)
+    if pipeline.synthetic is not None:
+        root = Path(settings["preprocess"][1]["data.root"])
+        say(f"synthetic recordings  {root}")
+        write_demo_recordings(root, num_subjects=pipeline.synthetic.num_subjects, seed=pipeline.synthetic.seed)
+    for step in STEPS:
+        if step in settings:
+            file, values = settings[step]
+            RUNNERS[step](file, values)
+    report = write_sweep_report(pipeline.out)
+    print(closing_words(pipeline.out, report, seconds=time.perf_counter() - started))
+
+
+def read_pipeline(path: Path, overrides: Mapping[str, Any]) -> tuple[PipelineConfig, dict[str, tuple[Path, dict[str, Any]]]]:
+    """The pipeline's own settings, and for each step its file and the dotted settings it is given.
+
+    ``out``, ``seed``, ``workers``, ``budget``, ``data`` and ``tracking`` go to every step; a setting that begins with a
+    step's name (``tokenizer.epochs``) goes to that step.
+    """
+    values = read(path, overrides)
+    own = {name: values[name] for name in ("steps", "out", "synthetic") if name in values}
+    pipeline = build(PipelineConfig, own, source=str(path))
+    unknown = sorted(set(pipeline.steps) - set(STEPS))
+    if unknown:
+        raise ConfigError(f"{path}: steps: {', '.join(unknown)} not known; known steps: {', '.join(STEPS)}")
+    stray = sorted(set(values) - {"steps", "synthetic", *SHARED, *pipeline.steps})
+    if stray:
+        raise ConfigError(
+            f"{path}: {', '.join(stray)}: no such setting; a pipeline has {', '.join(SHARED)}, synthetic, steps, "
+            f"and settings of its steps ({', '.join(pipeline.steps)})"
+        )
+    shared = flatten({name: values[name] for name in SHARED if name in values})
+    shared = {name: value for name, value in shared.items() if value is not None}
+    return pipeline, {
+        step: (path.parent / file, shared | flatten(values.get(step) or {})) for step, file in pipeline.steps.items()
+    }
+
+
+def preprocess_step(file: Path, values: dict[str, Any]) -> None:
+    """Write the stores, unless they were written from the same files with the same settings."""
+    step = load(Step, file, values)
+    planned = plan_digest(plan_downstream(step.data, step.store))
+    if step.data.pretraining_root is not None:
+        planned += plan_digest(plan_pretraining(step.data, step.pretraining_store))
+    marker = step.out / "preprocessed.txt"
+    if marker.exists() and marker.read_text() == planned and (step.store / "manifest.json").exists():
+        say(f"preprocess  done before: {describe(Store.open(step.store).manifest)}")
+        return
+    started = time.perf_counter()
+    for name, manifest in write_stores(step.data, step.store, step.pretraining_store).items():
+        say(f"preprocess  {name}: {describe(manifest)} in {time.perf_counter() - started:.0f} s")
+        for recording, reason in manifest.quarantined.items():
+            say(f"preprocess  quarantined {recording}: {reason} (file: {step.out / 'private' / 'recordings.json'})")
+    marker.write_text(planned)
+
+
+def train_step(file: Path, values: dict[str, Any]) -> None:
+    """Train a stage."""
+    run = load_run(file, values)
+    metrics = train(run)
+    shown = {name: value for name, value in metrics.items() if name in ("loss", "accuracy", "score", "codebook_usage")}
+    say(f"{run.name}  " + "  ".join(f"validation {name} {value:.3f}" for name, value in shown.items()))
+
+
+def tune_step(file: Path, values: dict[str, Any]) -> None:
+    """Run the sweep."""
+    run = load(TuneRun, file, values)
+    say(f"tune  {run.sweep.num_trials} trials over {', '.join(run.sweep.space)}")
+    record = sweep(run)
+    best = max((trial for trial in record.trials if trial.state == "complete"), key=lambda trial: trial.best_value or 0)
+    counts = {state: sum(trial.state == state for trial in record.trials) for state in ("complete", "pruned", "failed")}
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    say(f"tune  {told}; best: trial {best.number}, validation score {best.best_value:.3f}")
+
+
+def evaluate_step(file: Path, values: dict[str, Any]) -> None:
+    """Open the test split once."""
+    evaluation = evaluate(load(EvaluateRun, file, values))
+    print(results_table(evaluation.results))
+
+
+RUNNERS = {
+    "preprocess": preprocess_step,
+    "tokenizer": train_step,
+    "pretrain": train_step,
+    "instruct": train_step,
+    "tune": tune_step,
+    "evaluate": evaluate_step,
+}
+
+
+def describe(manifest: Manifest) -> str:
+    """A store in one line."""
+    counts = manifest.counts
+    left_out = sum(manifest.dropped.values())
+    return (
+        f"{counts['num_windows']} windows of {counts['num_recordings']} recordings of {counts['num_subjects']} subjects, "
+        f"{len(manifest.quarantined)} quarantined, {left_out} windows dropped"
+    )
+
+
+def say(line: str) -> None:
+    """One line for people, at once also where output is a file."""
+    print(line, flush=True)

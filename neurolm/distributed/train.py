@@ -1,0 +1,194 @@
+"""Ray Train: any stage on several workers under DeepSpeed, fed by Ray Data, resumed by run id."""
+
+import functools
+import json
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer
+
+from neurolm.config import UserError
+from neurolm.distributed.data import OrderedDataConfig, step_chunks, worker_steps
+from neurolm.eeg.shards import Store
+from neurolm.progress import ProgressBar
+from neurolm.tracking import start_run
+from neurolm.training.assembly import Assembly, training_index, training_order, training_schedule
+from neurolm.training.batches import StepWindows
+from neurolm.training.context import ProcessGroupContext
+from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
+from neurolm.training.runs import TrainingRun
+from neurolm.training.worker import run_key, run_worker
+
+logger = logging.getLogger(__name__)
+
+
+class RayContext(ProcessGroupContext):
+    """A Ray Train worker: a process group, and reports that carry checkpoints."""
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Report to Ray Train; with a checkpoint, the parts of all workers are merged into one."""
+        packed = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+        ray.train.report(metrics, checkpoint=packed)
+
+
+def train(
+    run: TrainingRun, *, parent: str | None = None, callbacks: list[UserCallback] | None = None, show_progress: bool = True
+) -> dict[str, float]:
+    """Train a stage on ``run.workers`` Ray Train workers; the same run id again resumes. Raises UserError."""
+    if run.engine.kind == "torch" and run.workers > 1:
+        raise UserError(f"engine.kind=torch trains in one process, workers={run.workers}; set engine.kind=deepspeed")
+    store = Store.open(run.training_store)
+    total_steps = training_schedule(run, training_order(run, training_index(run, store))).total_steps
+    storage = run.out.resolve() / "checkpoints"
+    trainer = TorchTrainer(
+        functools.partial(_worker, run=run, parent=parent),
+        scaling_config=ScalingConfig(
+            num_workers=run.workers,
+            use_gpu=run.resources.gpus_per_worker > 0,
+            resources_per_worker=_resources(run),
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=callbacks or [],
+            worker_runtime_env={"env_vars": _worker_environment(run)},
+        ),
+        datasets={"train": functools.partial(step_chunks, run, storage / run.name, total_steps)},
+        dataset_config=OrderedDataConfig(run),
+    )
+    with _ProgressFollower(run) if show_progress else _Nothing():
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _cause(error) from error
+    best: dict[str, float] = json.loads((run.folder / "kept.json").read_text())
+    return best
+
+
+def _worker(run: TrainingRun, parent: str | None) -> None:
+    """What every worker runs."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
+    context = RayContext(ray.train.torch.get_device())
+    tracker = start_run(run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank)
+    checkpoint = ray.train.get_checkpoint()
+    scratch = Path(tempfile.mkdtemp(prefix="neurolm-"))
+
+    def make_engine(assembly: Assembly) -> Engine:
+        total_steps = assembly.schedule.total_steps
+        if not isinstance(run.engine, DeepSpeedEngineConfig):
+            return TorchEngine(assembly.stage, run.optimizer, total_steps, context.device)
+        from neurolm.distributed.deepspeed import DeepSpeedEngine
+
+        number = assembly.batcher.num_micro_batches
+        return DeepSpeedEngine(assembly.stage, run.optimizer, total_steps, context, run.engine, number)
+
+    def make_stream(assembly: Assembly, start: int) -> Iterator[StepWindows]:
+        return worker_steps(ray.train.get_dataset_shard("train"), start)
+
+    def checkpoint_folder(step: int) -> Path:
+        folder = scratch / f"step-{step:08d}"
+        folder.mkdir()
+        return folder
+
+    try:
+        with checkpoint.as_directory() if checkpoint else _Nothing() as folder:
+            best = run_worker(
+                run,
+                context,
+                tracker,
+                make_engine=make_engine,
+                make_stream=make_stream,
+                resume_from=Path(folder) if folder else None,
+                checkpoint_folder=checkpoint_folder,
+            )
+    except BaseException:
+        tracker.close("FAILED")
+        raise
+    if context.rank == 0:
+        (run.folder / "kept.json").write_text(json.dumps(best))
+    tracker.close("FINISHED")
+
+
+def _resources(run: TrainingRun) -> dict[str, float]:
+    resources = {"CPU": run.resources.cpus_per_worker}
+    return resources | ({"GPU": run.resources.gpus_per_worker} if run.resources.gpus_per_worker else {})
+
+
+def _worker_environment(run: TrainingRun) -> dict[str, str]:
+    threads = str(max(1, int(run.resources.cpus_per_worker)))
+    names = ("NEUROLM_HOME", "NEUROLM_GIT_COMMIT", "DS_ACCELERATOR")
+    passed = {name: os.environ[name] for name in names if name in os.environ}
+    if not run.resources.gpus_per_worker:
+        passed.setdefault("DS_ACCELERATOR", "cpu")
+    return {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"} | passed
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's mistake inside a failed run, else the failure itself."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        inner: BaseException | None = failure
+        while inner is not None:
+            if isinstance(inner, UserError):
+                return inner
+            inner = getattr(inner, "cause", None) or inner.__cause__
+    return error
+
+
+class _Nothing:
+    """A context manager that gives None."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *details: object) -> None:
+        return None
+
+
+class _ProgressFollower:
+    """Draws the bar of a run that other processes train, from the metrics file that rank 0 writes."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._bar = ProgressBar(run.name)
+        self._path = run.folder / "metrics.jsonl"
+        self._offset = self._path.stat().st_size if self._path.exists() else 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *details: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._read()
+        self._bar.close("FINISHED")
+
+    def _follow(self) -> None:
+        while not self._stop.wait(0.5):
+            self._read()
+
+    def _read(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open() as file:
+            file.seek(self._offset)
+            lines = file.read()
+        whole = lines[: lines.rfind("\n") + 1]
+        self._offset += len(whole.encode())
+        for line in whole.splitlines():
+            record = json.loads(line)
+            if "metrics" in record:
+                self._bar.metrics(record.get("step", 0), record["metrics"])

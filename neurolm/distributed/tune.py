@@ -1,0 +1,273 @@
+"""Ray Tune + Optuna: the sweep of the instruction tuning over any dotted setting.
+
+A trial is a Ray Train run of `InstructRun` with some settings replaced; trials share the stores and the pre-trained
+model. The objective is the mean validation score over tasks; the test split cannot be read here (the store is sealed).
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+from pydantic import Field, model_validator
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from neurolm.config import UserError, as_dict, as_yaml, build, config, digest, flatten, override
+from neurolm.distributed.train import train
+from neurolm.reports.sweep import SweepRecord, TrialRecord
+from neurolm.tracking import Tracker, start_run
+from neurolm.training.runs import InstructRun
+from neurolm.training.worker import run_key
+
+logger = logging.getLogger(__name__)
+
+
+@config
+class Distribution:
+    """Where a setting is drawn from; exactly one of the four is given."""
+
+    uniform: tuple[float, float] | None = None
+    """Any number between two bounds."""
+    log_uniform: tuple[float, float] | None = None
+    """Any positive number between two bounds, evenly in its logarithm."""
+    integer: tuple[int, int] | None = None
+    """A whole number between two bounds, both included."""
+    choice: tuple[Any, ...] | None = None
+    """One of a list."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Distribution":
+        given = [name for name in ("uniform", "log_uniform", "integer", "choice") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of uniform, log_uniform, integer, choice; found {given or 'none'}")
+        return self
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        """Draw a value through an Optuna trial."""
+        if self.choice is not None:
+            return trial.suggest_categorical(name, list(self.choice))
+        if self.integer is not None:
+            return trial.suggest_int(name, *self.integer)
+        low, high = self.log_uniform or self.uniform or (0.0, 0.0)
+        return trial.suggest_float(name, low, high, log=self.log_uniform is not None)
+
+
+@config
+class SweepConfig:
+    """How many trials, over which settings, and when a weak one is stopped."""
+
+    num_trials: Annotated[int, Field(gt=0)] = 8
+    """Trials in all."""
+    concurrent_trials: Annotated[int, Field(gt=0)] = 1
+    """Trials at the same time; bounded by the cluster's resources."""
+    space: dict[str, Distribution]
+    """Dotted setting names and where their values are drawn from."""
+    first: tuple[dict[str, Any], ...] = ()
+    """Settings to try before the sampler is asked, for example the paper's."""
+    grace_validations: Annotated[int, Field(gt=0)] = 1
+    """Validations that every trial is given before it may be stopped (ASHA's grace period)."""
+    reduction_factor: Annotated[float, Field(gt=1)] = 2
+    """ASHA keeps one in so many trials at every rung."""
+
+
+@config
+class TuneRun(InstructRun):
+    """A sweep: the instruction run that trials vary, and how they vary it."""
+
+    sweep: SweepConfig
+    """The sweep."""
+
+    @property
+    def sweep_folder(self) -> Path:
+        """Where the sweep writes."""
+        return self.out / "tune"
+
+    def instruct_run(self, settings: Mapping[str, Any] | None = None) -> InstructRun:
+        """The instruction run with some settings replaced. Raises ConfigError."""
+        values = as_dict(self)
+        values.pop("sweep")
+        return override(build(InstructRun, values, source="sweep"), settings or {})
+
+
+def sweep(run: TuneRun) -> SweepRecord:
+    """Run or resume the sweep; the best trial's model becomes ``instruct/model`` in ``out``. Raises UserError."""
+    for name, distribution in run.sweep.space.items():
+        _check_setting(run, name, distribution)
+    folder = run.sweep_folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    key = f"{folder}/{digest(run)}"
+    tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key)
+    tracker.params(flatten(as_dict(run)))
+    trainable = tune.with_resources(functools.partial(_trial, run=run, parent=key), {"CPU": 0})
+    tuner = _tuner(run, folder, trainable)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    results = tuner.fit()
+    trials = sorted((_trial_record(result, run) for result in results), key=lambda trial: trial.number)
+    _close_trial_runs(run, key, trials)
+    record = SweepRecord(
+        metric=f"validation {run.selection}, mean over {', '.join(run.tasks)}",
+        space={name: _describe(distribution) for name, distribution in run.sweep.space.items()},
+        trials=trials,
+        importances=_importances(folder),
+        num_validations=run.validations,
+    )
+    record.save(folder / "sweep.json")
+    finished = [trial for trial in trials if trial.best_value is not None and trial.state == "complete"]
+    if not finished:
+        tracker.close("FAILED")
+        reasons = "; ".join(sorted({trial.reason or trial.state for trial in trials}))
+        raise UserError(f"{folder}: no trial of {len(trials)} finished: {reasons}")
+    best = max(finished, key=lambda trial: trial.best_value or 0.0)
+    chosen = run.instruct_run(best.parameters)
+    (run.out / "best.yaml").write_text(as_yaml(chosen))
+    _take(folder / _run_id(best.number) / "model", run.out / "instruct" / "model")
+    tracker.metrics(len(trials), {"best_score": best.best_value or 0.0, "num_trials": float(len(trials))})
+    tracker.artifact(run.out / "best.yaml")
+    tracker.close("FINISHED")
+    return record
+
+
+def _tuner(run: TuneRun, folder: Path, trainable: Callable[..., Any]) -> tune.Tuner:
+    """A new sweep, or the interrupted one of this folder."""
+    experiment = folder / "ray_tune"
+    if tune.Tuner.can_restore(str(experiment)):
+        return tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True, restart_errored=False)
+    study = OptunaSearch(
+        space=functools.partial(_suggest, space=run.sweep.space),
+        metric="score",
+        mode="max",
+        study_name="sweep",
+        storage=_storage(folder),
+        points_to_evaluate=[dict(point) for point in run.sweep.first] or None,
+        seed=run.seed,
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            search_alg=study,
+            num_samples=run.sweep.num_trials,
+            max_concurrent_trials=run.sweep.concurrent_trials,
+            scheduler=ASHAScheduler(
+                time_attr="training_iteration",
+                max_t=run.validations,
+                grace_period=min(run.sweep.grace_validations, run.validations),
+                reduction_factor=run.sweep.reduction_factor,
+            ),
+        ),
+        run_config=tune.RunConfig(name="ray_tune", storage_path=str(folder), verbose=0),
+    )
+
+
+def _storage(folder: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
+
+
+def _suggest(trial: Any, space: Mapping[str, Distribution]) -> None:
+    for name, distribution in space.items():
+        distribution.suggest(trial, name)
+
+
+def _trial(settings: dict[str, Any], run: TuneRun, parent: str) -> None:
+    """One trial: a Train run whose reports go to Tune."""
+    number = int(tune.get_context().get_trial_id().rsplit("_", 1)[-1])
+    train(_trial_run(run, number, settings), parent=parent, callbacks=[TuneReportCallback()], show_progress=False)
+
+
+def _trial_run(run: TuneRun, number: int, settings: Mapping[str, Any]) -> InstructRun:
+    places = {
+        "out": str(run.sweep_folder.resolve()),
+        "run_id": _run_id(number),
+        "data.store": str(run.store.resolve()),
+        "pretrained": str(run.pretrained_folder.resolve()),
+    }
+    return run.instruct_run({**settings, **places})
+
+
+def _run_id(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+def _trial_record(result: Any, run: TuneRun) -> TrialRecord:
+    number = _number_of(result)
+    frame = result.metrics_dataframe
+    curve: list[tuple[float, float]] = []
+    seconds = 0.0
+    if frame is not None and "score" in frame:
+        curve = [(float(budget), float(score)) for budget, score in zip(frame["training_iteration"], frame["score"], strict=True)]
+        seconds = float(frame["time_total_s"].iloc[-1])
+    if result.error is not None:
+        state, reason = "failed", f"{type(result.error).__name__}: {str(result.error).strip().splitlines()[-1]}"
+    elif len(curve) < run.validations:
+        state, reason = "pruned", f"ASHA stopped it after validation {len(curve)} of {run.validations}"
+    else:
+        state, reason = "complete", None
+    return TrialRecord(
+        number=number,
+        parameters=dict(result.config),
+        state=state,
+        reason=reason,
+        curve=curve,
+        best_value=max((score for _, score in curve), default=None),
+        seconds=seconds,
+    )
+
+
+def _number_of(result: Any) -> int:
+    return int(result.metrics["trial_id"].rsplit("_", 1)[-1])
+
+
+def _close_trial_runs(run: TuneRun, parent: str, trials: list[TrialRecord]) -> None:
+    """End the MLflow runs of trials whose workers were stopped by the scheduler or died."""
+    status = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+    for trial in trials:
+        trial_run = _trial_run(run, trial.number, trial.parameters)
+        tracker: Tracker = start_run(
+            run.tracking, folder=trial_run.folder, name=trial_run.name, run_key=run_key(trial_run), parent=parent
+        )
+        tracker.tags({"trial_state": trial.state} | ({"trial_reason": trial.reason} if trial.reason else {}))
+        tracker.close(status[trial.state])
+
+
+def _importances(folder: Path) -> dict[str, float]:
+    """How much each setting mattered to the score (PED-ANOVA); empty where there are too few trials to say."""
+    study = optuna.load_study(study_name="sweep", storage=_storage(folder))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {name: float(value) for name, value in optuna.importance.get_param_importances(study).items()}
+    except (ValueError, RuntimeError) as error:
+        logger.info("no importances: %s", error)
+        return {}
+
+
+def _check_setting(run: TuneRun, name: str, distribution: Distribution) -> None:
+    """A misspelt name or an impossible value fails before the first trial. Raises ConfigError."""
+    values = distribution.choice or distribution.integer or distribution.log_uniform or distribution.uniform or ()
+    for value in values:
+        run.instruct_run({name: value})
+
+
+def _describe(distribution: Distribution) -> str:
+    kind, value = next((k, v) for k, v in dataclasses.asdict(distribution).items() if v is not None)
+    return f"{kind} {list(value)}"
+
+
+def _take(source: Path, target: Path) -> None:
+    """Copy a model folder, whole or not at all."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)

@@ -1,0 +1,72 @@
+"""Ask a model a task's question about windows of a store."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from neurolm.eeg.shards import Store, StoredWindow, WindowIndex
+from neurolm.evaluation.answers import score_answers
+from neurolm.evaluation.predictions import Predictions
+from neurolm.models.neurolm import NeuroLM
+from neurolm.sequences import collate
+from neurolm.text.instructions import EncodedTask
+
+
+def predict_windows(
+    model: NeuroLM, windows: Sequence[StoredWindow], task: EncodedTask, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihood of every answer [windows answers] and whether the greedy answer is one of them [windows]."""
+    likelihoods = np.zeros((len(windows), len(task.labels)))
+    is_valid = np.zeros(len(windows), dtype=bool)
+    batch = collate(windows, np.arange(len(windows)), text=None, tasks=None).to(device)
+    with torch.inference_mode():
+        for group in batch.groups:
+            scores = score_answers(model, group, task)
+            places = group.position.cpu().numpy()
+            likelihoods[places] = scores.log_likelihoods.double().cpu().numpy()
+            is_valid[places] = scores.greedy_valid.cpu().numpy()
+    return likelihoods, is_valid
+
+
+def predict_split(
+    model: NeuroLM,
+    store: Store,
+    index: WindowIndex,
+    tasks: Mapping[str, EncodedTask],
+    *,
+    split: str,
+    batch_size: int,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> dict[str, Predictions]:
+    """Predictions of this worker's windows of a split, for every task whose data set is in the index."""
+    found = {}
+    for name, task in tasks.items():
+        mine = index.take(index.data_set == task.task.data_set)
+        mine = mine.take(np.arange(len(mine.rows)) % world_size == rank)
+        likelihoods, is_valid = [], []
+        for rows in _pieces(mine.rows, batch_size):
+            scores, valid = predict_windows(model, store.read(rows), task, device)
+            likelihoods.append(scores)
+            is_valid.append(valid)
+        found[name] = Predictions(
+            task=name,
+            labels=task.labels,
+            positive_class=task.positive_class,
+            split=split,
+            row=mine.rows,
+            recording=mine.recording,
+            subject=mine.subject,
+            start_s=mine.start_s,
+            label_index=np.array([task.labels.index(label) for label in mine.label], dtype=np.int64),
+            log_likelihoods=np.concatenate(likelihoods) if likelihoods else np.zeros((0, len(task.labels))),
+            greedy_valid=np.concatenate(is_valid) if is_valid else np.zeros(0, dtype=bool),
+        )
+    return found
+
+
+def _pieces(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,0 +1,83 @@
+"""The final word on a model: its answers on the test split, opened once more and counted."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from neurolm.config import Location, UserError, config
+from neurolm.datasets.ingest import Step
+from neurolm.eeg.shards import Store, open_test_split
+from neurolm.evaluation.predicting import predict_split
+from neurolm.evaluation.predictions import score
+from neurolm.reports.results import git_commit, write_results
+from neurolm.training.assembly import encoded_tasks, load_neurolm
+
+logger = logging.getLogger(__name__)
+
+
+@config
+class EvaluateRun(Step):
+    """Evaluate a tuned model on the test split."""
+
+    model: Location | None = None
+    """Model folder; null: ``instruct/model`` in ``out``."""
+    tasks: tuple[str, ...] | None = None
+    """Tasks to evaluate; null: those the model was tuned on."""
+    batch_size: Annotated[int, Field(gt=0)] = 64
+    """Windows in one forward pass."""
+
+    @property
+    def model_folder(self) -> Path:
+        """The model to evaluate."""
+        return self.model or self.out / "instruct" / "model"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was written where."""
+
+    results: dict[str, Any]
+    path: Path
+
+
+def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
+    """Score every task on the test split and write results.json. Raises UserError."""
+    model, values = load_neurolm(run.model_folder)
+    names = run.tasks or tuple(values["tasks"])
+    if not names:
+        raise UserError(
+            f"{run.model_folder}: was not tuned on any task (stage {values['trained']['stage']}); run stage 3, or set tasks"
+        )
+    tasks = encoded_tasks(names)
+    digest = Store.open(run.store).digest
+    if digest != values["trained"]["data_digest"]:
+        logger.warning(
+            "the model was trained on other data (%s) than is evaluated (%s)", values["trained"]["data_digest"], digest
+        )
+    opening = open_test_split(digest, reason=f"evaluate {run.out}")
+    store = Store.open(run.store, opening=opening)
+    index = store.index("test", sorted({task.task.data_set for task in tasks.values()}))
+    found = predict_split(
+        model.to(device), store, index, tasks, split="test", batch_size=run.batch_size, device=torch.device(device)
+    )
+    folder = run.out / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, predictions in found.items():
+        if not len(predictions.row):
+            raise UserError(f"{run.store}: no test windows for task {name}; give the split at least one test subject")
+        predictions.save(folder / f"{name}.parquet")
+    path = run.out / "results.json"
+    results = write_results(
+        path,
+        {name: score(predictions) for name, predictions in found.items()},
+        config_digest=values["trained"]["config_digest"],
+        data_digest=digest,
+        git_commit=git_commit(),
+        seed=values["trained"]["seed"],
+        test_openings=opening.count,
+    )
+    return Evaluation(results, path)

@@ -1,0 +1,279 @@
+"""Builds what a run needs from its config: stage, windows, order, validation and the model folder at the end."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neurolm.config import UserError, as_dict, build, digest
+from neurolm.eeg.order import GlobalOrder
+from neurolm.eeg.shards import Store, WindowIndex
+from neurolm.evaluation.metrics import TaskResult
+from neurolm.evaluation.predicting import predict_split
+from neurolm.evaluation.predictions import Predictions, concatenate, score
+from neurolm.models.codebook_health import codebook_health
+from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
+from neurolm.sequences import Batch, collate
+from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.corpus import TextCorpus
+from neurolm.text.instructions import TASKS, EncodedTask, encode_task
+from neurolm.training.batches import Batcher
+from neurolm.training.checkpoint import load_model, save_model
+from neurolm.training.context import RunContext
+from neurolm.training.instruct import InstructStage
+from neurolm.training.loop import Schedule, sum_over_workers
+from neurolm.training.pretrain import PretrainStage
+from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun
+from neurolm.training.stage import Stage
+from neurolm.training.tokenizer import TokenizerStage
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A run, ready to train."""
+
+    stage: Stage
+    store: Store
+    order: GlobalOrder
+    batcher: Batcher
+    schedule: Schedule
+    validate: Callable[[], dict[str, float]]
+    export: Callable[[Path, Mapping[str, Tensor], Mapping[str, float]], None]
+
+
+def assemble(run: TrainingRun, context: RunContext) -> Assembly:
+    """Build a run for this worker. Raises UserError where data, tasks or models are missing or do not fit."""
+    torch.manual_seed(run.seed)
+    store = Store.open(run.training_store)
+    stage, tasks = _build_stage(run)
+    data_sets = sorted({task.task.data_set for task in tasks.values()}) or None
+    training, validation = (_index(store, split, data_sets) for split in ("train", "val"))
+    order = training_order(run, training)
+    batcher = Batcher(
+        run.batch,
+        corpus=TextCorpus(run.corpus, gpt2_bpe()) if run.batch.text_size else None,
+        tasks=tasks or None,
+        seed=run.seed,
+        rank=context.rank,
+        world_size=context.world_size,
+    )
+    validations = {
+        TokenizerRun: _validate_tokenizer,
+        PretrainRun: _validate_losses,
+        InstructRun: _validate_answers,
+    }
+    validate = next(function for kind, function in validations.items() if isinstance(run, kind))
+    return Assembly(
+        stage=stage,
+        store=store,
+        order=order,
+        batcher=batcher,
+        schedule=training_schedule(run, order),
+        validate=lambda: validate(run, stage, store, validation, tasks, context),
+        export=lambda folder, weights, metrics: _export(run, stage, store, folder, weights, metrics),
+    )
+
+
+def training_order(run: TrainingRun, index: WindowIndex) -> GlobalOrder:
+    """The order in which a run reads the training windows."""
+    return GlobalOrder(index, batch_size=run.batch.size, seed=run.seed)
+
+
+def training_index(run: TrainingRun, store: Store) -> WindowIndex:
+    """The training windows of a run."""
+    data_sets = sorted({TASKS[name].data_set for name in run.tasks}) if isinstance(run, InstructRun) else None
+    return _index(store, "train", data_sets)
+
+
+def training_schedule(run: TrainingRun, order: GlobalOrder) -> Schedule:
+    """Steps of a run: all epochs; validations evenly spread."""
+    total = run.epochs * order.steps_per_epoch
+    every = max(1, total // run.validations)
+    return Schedule(total, every, run.checkpoint_steps or every, log_every=max(1, total // 200))
+
+
+def load_tokenizer(folder: Path) -> NeuralTokenizer:
+    """The neural tokenizer of a model folder, in evaluation mode. Raises ModelFolderError."""
+    saved = load_model(folder, "tokenizer")
+    tokenizer = NeuralTokenizer(build(NeuralTokenizerConfig, saved.values["model"], source=str(folder / "config.yaml")))
+    tokenizer.load_state_dict(saved.tensors)
+    return tokenizer.eval()
+
+
+def load_neurolm(folder: Path) -> tuple[NeuroLM, dict[str, Any]]:
+    """The NeuroLM of a model folder, in evaluation mode, and what the folder says about it. Raises ModelFolderError."""
+    saved = load_model(folder, "neurolm")
+    model = NeuroLM(build(NeuroLMConfig, saved.values["model"], source=str(folder / "config.yaml")))
+    model.load_state_dict(saved.tensors)
+    return model.eval(), saved.values
+
+
+def encoded_tasks(names: Iterable[str]) -> dict[str, EncodedTask]:
+    """Tasks by name, with their byte-pair ids. Raises UserError for a task that nobody defined."""
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        raise UserError(f"tasks: {', '.join(unknown)} not known; known tasks: {', '.join(sorted(TASKS))}")
+    return {name: encode_task(TASKS[name], gpt2_bpe()) for name in names}
+
+
+def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask]]:
+    if isinstance(run, TokenizerRun):
+        tokenizer = NeuralTokenizer(run.model)
+        return TokenizerStage(tokenizer, _text_table(run), run.losses), {}
+    if isinstance(run, PretrainRun):
+        tokenizer = load_tokenizer(run.tokenizer_folder)
+        model = NeuroLM(NeuroLMConfig(tokenizer=tokenizer.config, language_model=run.language_model))
+        model.tokenizer.load_state_dict(tokenizer.state_dict())
+        return PretrainStage(model, run.losses), {}
+    assert isinstance(run, InstructRun)
+    tasks = encoded_tasks(run.tasks)
+    return InstructStage(load_neurolm(run.pretrained_folder)[0], tasks, run.losses), tasks
+
+
+def _text_table(run: TokenizerRun) -> Tensor:
+    """Rows that stand for text in the alignment [vocabulary hidden]; released: GPT-2's token embeddings."""
+    if run.text_table is None:
+        generator = torch.Generator().manual_seed(run.seed)
+        return 0.02 * torch.randn(50257, run.model.hidden_size, generator=generator)
+    from transformers import AutoModel
+
+    table: Tensor = AutoModel.from_pretrained(run.text_table).get_input_embeddings().weight.detach()
+    if table.shape[1] != run.model.hidden_size:
+        raise UserError(f"text_table: {run.text_table} is {table.shape[1]} wide, model.hidden_size is {run.model.hidden_size}")
+    return table
+
+
+def _index(store: Store, split: str, data_sets: list[str] | None) -> WindowIndex:
+    index = store.index(split, data_sets)
+    if not len(index.rows):
+        wanted = f" of {', '.join(data_sets)}" if data_sets else ""
+        raise UserError(f"{store.path}: no {split} windows{wanted}; preprocess those recordings or change data.split")
+    return index
+
+
+def _validation_batches(
+    run: TrainingRun, store: Store, index: WindowIndex, context: RunContext
+) -> Iterator[tuple[Batch, dict[str, float]]]:
+    """Batches of this worker's validation windows; every worker yields equally many."""
+    size = run.batch.micro_size or run.batch.size
+    for start in range(0, len(index.rows), size):
+        rows = index.rows[start : start + size]
+        mine = rows[context.rank :: context.world_size]
+        batch = collate(store.read(mine), np.arange(len(mine)), text=None, tasks=None)
+        yield batch.to(context.device), sum_over_workers(batch.counts, context)
+
+
+def _validate_losses(
+    run: TrainingRun,
+    stage: Stage,
+    store: Store,
+    index: WindowIndex,
+    tasks: Mapping[str, EncodedTask],
+    context: RunContext,
+) -> dict[str, float]:
+    """Means of the stage's losses over all validation windows, each counted once."""
+    sums: dict[str, float] = {}
+    weight = 0.0
+    with torch.inference_mode():
+        for batch, totals in _validation_batches(run, store, index, context):
+            windows = context.all_reduce_sum(torch.tensor(float(sum(len(g.position) for g in batch.groups)))).item()
+            shares = stage(batch, totals)
+            names = sorted(shares)
+            means = context.all_reduce_sum(torch.stack([shares[name].double() for name in names])).tolist()
+            for name, mean in zip(names, means, strict=True):
+                sums[name] = sums.get(name, 0.0) + mean * windows
+            weight += windows
+    return {name: total / weight for name, total in sums.items()}
+
+
+def _validate_tokenizer(
+    run: TrainingRun,
+    stage: Stage,
+    store: Store,
+    index: WindowIndex,
+    tasks: Mapping[str, EncodedTask],
+    context: RunContext,
+) -> dict[str, float]:
+    """Losses, and whether the codes say more than where they are (codebook health)."""
+    assert isinstance(stage, TokenizerStage) and isinstance(run, TokenizerRun)
+    metrics = _validate_losses(run, stage, store, index, tasks, context)
+    parts: list[np.ndarray] = []
+    with torch.inference_mode():
+        for batch, _ in _validation_batches(run, store, index, context):
+            for group in batch.groups:
+                codes = stage.tokenizer.codes(stage.tokenizer.encode(group.signal, group.channel_index, group.time_index))
+                time_index = group.time_index.expand_as(codes)
+                parts.append(torch.stack([codes, group.channel_index, time_index]).flatten(1).cpu().numpy())
+    gathered = np.concatenate([part for worker in context.all_gather_object(parts) for part in worker], axis=1)
+    codes, channels, times = (torch.from_numpy(row) for row in gathered)
+    health = codebook_health(codes, channels, times, run.model.codebook_size)
+    return metrics | {f"codebook_{name}": float(value) for name, value in vars(health).items()}
+
+
+def _validate_answers(
+    run: TrainingRun,
+    stage: Stage,
+    store: Store,
+    index: WindowIndex,
+    tasks: Mapping[str, EncodedTask],
+    context: RunContext,
+) -> dict[str, float]:
+    """Every task's metrics on the validation split and their mean, ``score``."""
+    assert isinstance(stage, InstructStage) and isinstance(run, InstructRun)
+    mine = predict_split(
+        stage.model,
+        store,
+        index,
+        tasks,
+        split="val",
+        batch_size=run.batch.micro_size or run.batch.size,
+        device=context.device,
+        rank=context.rank,
+        world_size=context.world_size,
+    )
+    everyone: list[dict[str, Predictions]] = context.all_gather_object(mine)
+    metrics: dict[str, float] = {}
+    scores = []
+    for name in tasks:
+        result: TaskResult = score(concatenate([part[name] for part in everyone]))
+        metrics[f"{name}/balanced_accuracy"] = result.balanced_accuracy
+        metrics[f"{name}/invalid_answer_rate"] = result.invalid_answer_rate
+        if result.auroc is not None:
+            metrics[f"{name}/auroc"] = result.auroc
+        chosen = getattr(result, run.selection)
+        scores.append(result.balanced_accuracy if chosen is None else chosen)
+    return metrics | {"score": float(np.mean(scores))}
+
+
+def _export(
+    run: TrainingRun,
+    stage: Stage,
+    store: Store,
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    metrics: Mapping[str, float],
+) -> None:
+    """Write the model folder that the next stage, `neurolm predict` and the reader need."""
+    is_tokenizer = isinstance(stage, TokenizerStage)
+    prefix = "tokenizer." if is_tokenizer else "model."
+    model = stage.tokenizer if isinstance(stage, TokenizerStage) else stage.model  # type: ignore[union-attr]
+    values: dict[str, Any] = {
+        "model": as_dict(model.config),
+        "preprocessing": store.manifest.preprocessing,
+        "tasks": list(run.tasks) if isinstance(run, InstructRun) else [],
+        "layouts": {name: data_set.layout for name, data_set in run.data.sets.items()},
+        "trained": {
+            "stage": run.stage_name,
+            "config_digest": digest(run),
+            "data_digest": store.digest,
+            "seed": run.seed,
+            "validation": {name: float(value) for name, value in metrics.items()},
+        },
+    }
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    save_model(folder, "tokenizer" if is_tokenizer else "neurolm", values, tensors)

@@ -1,0 +1,163 @@
+"""What a training run is: one frozen config for each of the three stages, and what follows from it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from neurolm.config import ConfigError, Location, as_dict, build, config, digest, read
+from neurolm.datasets.ingest import Step
+from neurolm.models.language_model import LanguageModelConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.text.corpus import CorpusConfig
+from neurolm.tracking import TrackingConfig
+from neurolm.training.batches import BatchConfig
+from neurolm.training.engine import EngineConfig, TorchEngineConfig
+from neurolm.training.instruct import InstructLossConfig
+from neurolm.training.optimizer import OptimizerConfig
+from neurolm.training.pretrain import PretrainLossConfig
+from neurolm.training.tokenizer import TokenizerLossConfig
+
+
+@config
+class ResourcesConfig:
+    """What one worker asks of the cluster."""
+
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs (and torch threads, at least one) of a training worker."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of a training worker."""
+    reader_cpus: Annotated[float, Field(gt=0)] = 0.25
+    """CPUs of the Ray Data actor that reads for one worker."""
+
+
+@config
+class TrainingRun(Step):
+    """Settings that all three stages share."""
+
+    run_id: str | None = None
+    """Name of the run, the stage's name if null; running the same id again resumes it."""
+    epochs: Annotated[int, Field(gt=0)]
+    """Passes over the training windows."""
+    batch: BatchConfig
+    """Sizes of one step."""
+    optimizer: OptimizerConfig
+    """AdamW and its schedule."""
+    engine: EngineConfig = Field(default_factory=TorchEngineConfig)
+    """torch or deepspeed."""
+    validations: Annotated[int, Field(gt=0)] = 4
+    """How many times a run validates (and reports), evenly spread; the last time at its end."""
+    checkpoint_steps: Annotated[int, Field(gt=0)] | None = None
+    """Steps between checkpoints; null: with every validation."""
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig)
+    """English text that is learnt beside the EEG."""
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    """MLflow."""
+    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
+    """CPUs and GPUs."""
+
+    @model_validator(mode="after")
+    def _batch_feeds_every_worker(self) -> "TrainingRun":
+        if self.batch.size < 2 * self.workers:
+            raise ValueError(f"batch.size {self.batch.size} is too small for {self.workers} workers; use {2 * self.workers} or more")
+        return self
+
+    @property
+    def stage_name(self) -> str:
+        """tokenizer, pretrain or instruct."""
+        name: str = self.stage  # type: ignore[attr-defined]
+        return name
+
+    @property
+    def name(self) -> str:
+        """The run id."""
+        return self.run_id or self.stage_name
+
+    @property
+    def folder(self) -> Path:
+        """Where this run writes."""
+        return self.out / self.name
+
+    @property
+    def training_store(self) -> Path:
+        """The store this stage learns from."""
+        if self.stage_name == "instruct" or self.data.pretraining_root is None and self.data.pretraining_store is None:
+            return self.store
+        return self.pretraining_store
+
+
+@config
+class TokenizerRun(TrainingRun):
+    """Stage 1: the text-aligned neural tokenizer."""
+
+    stage: Literal["tokenizer"] = "tokenizer"
+    """Which stage this is."""
+    model: NeuralTokenizerConfig = Field(default_factory=NeuralTokenizerConfig)
+    """The vector-quantised encoder and its decoders."""
+    losses: TokenizerLossConfig = Field(default_factory=TokenizerLossConfig)
+    """Weights of the tokenizer's losses."""
+    text_table: str | None = None
+    """A transformers model (name or path) whose token embeddings stand for text; null: a seeded random table."""
+
+
+@config
+class PretrainRun(TrainingRun):
+    """Stage 2: multi-channel autoregression."""
+
+    stage: Literal["pretrain"] = "pretrain"
+    """Which stage this is."""
+    tokenizer: Location | None = None
+    """Model folder of the tokenizer; null: ``tokenizer/model`` in ``out``."""
+    language_model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
+    """The causal language model."""
+    losses: PretrainLossConfig = Field(default_factory=PretrainLossConfig)
+    """Weights of EEG and text losses."""
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The model folder of stage 1."""
+        return self.tokenizer or self.out / "tokenizer" / "model"
+
+
+@config
+class InstructRun(TrainingRun):
+    """Stage 3: multi-task instruction tuning."""
+
+    stage: Literal["instruct"] = "instruct"
+    """Which stage this is."""
+    pretrained: Location | None = None
+    """Model folder of stage 2; null: ``pretrain/model`` in ``out``."""
+    tasks: tuple[str, ...] = ("workload",)
+    """Names of the tasks to learn, each on its data set in the store."""
+    losses: InstructLossConfig = Field(default_factory=InstructLossConfig)
+    """Weights of answer and text losses."""
+    selection: Literal["auroc", "balanced_accuracy"] = "balanced_accuracy"
+    """Validation metric, averaged over tasks, that chooses the checkpoint and ranks the trials of a sweep."""
+
+    @property
+    def pretrained_folder(self) -> Path:
+        """The model folder of stage 2."""
+        return self.pretrained or self.out / "pretrain" / "model"
+
+
+STAGES: dict[str, type[TrainingRun]] = {"tokenizer": TokenizerRun, "pretrain": PretrainRun, "instruct": InstructRun}
+
+
+def load_run(path: str | Path, overrides: dict[str, Any] | None = None) -> TrainingRun:
+    """Read a stage's config; its ``stage`` says which class it is. Raises ConfigError."""
+    values = read(path, overrides)
+    stage = values.get("stage")
+    if stage not in STAGES:
+        raise ConfigError(f"{path}: stage: found {stage!r}, expected one of {', '.join(STAGES)}")
+    return build(STAGES[stage], values, source=str(path))
+
+
+def training_digest(run: TrainingRun) -> str:
+    """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same."""
+    values = as_dict(run)
+    for name in ("out", "tracking", "resources", "budget", "run_id", "sweep"):
+        values.pop(name, None)
+    for name in ("root", "store", "pretraining_store", "privacy"):
+        values["data"].pop(name)
+    values["data"]["pretraining_root"] = values["data"]["pretraining_root"] is not None
+    return digest(values)
