@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args, get_origin
 
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -49,7 +49,7 @@ class ConfigError(UserError):
 def config(cls: type[C]) -> type[C]:
     """Make a class a frozen, keyword-only dataclass that validates its fields and refuses unknown ones."""
     settings = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    return dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    return cast(type[C], dataclass(frozen=True, kw_only=True, config=settings)(cls))
 
 
 def load(cls: type[C], path: str | Path, overrides: Mapping[str, Any] | None = None) -> C:
@@ -180,7 +180,12 @@ def _settings_at(cls: Any, path: list[str]) -> list[str]:
     for name in path:
         sections = _sections(cls)
         by_name = {field.name: field.type for section in sections for field in dataclasses.fields(section)}
-        by_kind = {field.default: section for section in sections for field in dataclasses.fields(section) if field.name == "kind"}
+        by_kind = {
+            field.default: section
+            for section in sections
+            for field in dataclasses.fields(section)
+            if field.name == "kind"
+        }
         if name in by_name:
             cls = by_name[name]
         elif name in by_kind:

@@ -1,10 +1,13 @@
 """A progress bar for people, drawn from the metrics that a run writes anyway."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from neurolm.tracking import Status
 
 
 class ProgressBar:
@@ -21,16 +24,16 @@ class ProgressBar:
         )
         self._shown: dict[str, float] = {}
 
-    def params(self, values: dict[str, Any]) -> None:
+    def params(self, values: Mapping[str, Any]) -> None:
         """Not shown."""
 
-    def tags(self, values: dict[str, str]) -> None:
+    def tags(self, values: Mapping[str, str]) -> None:
         """Not shown."""
 
     def artifact(self, path: Path) -> None:
         """Not shown."""
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Move the bar."""
         for name, label in (("loss", "loss"), ("validation/score", "val score"), ("validation/loss", "val loss")):
             if name in values:
@@ -39,9 +42,8 @@ class ProgressBar:
             self._bar.n = round(100 * values["progress"])
         self._bar.set_postfix({label: f"{value:.3f}" for label, value in self._shown.items()}, refresh=False)
         self._bar.update(0)
-        self._bar.refresh() if sys.stderr.isatty() else None
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status = "FINISHED") -> None:
         """Leave the finished bar on the screen."""
         self._bar.refresh()
         self._bar.close()

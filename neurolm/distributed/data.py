@@ -19,11 +19,24 @@ import ray.train
 
 from neurolm.datasets.ingest import DataConfig, ShardAccount, ShardPlan, plan_downstream, plan_pretraining, write_shard
 from neurolm.datasets.ingest import write_store as write_planned_store
-from neurolm.eeg.shards import SCHEMA, Manifest, Store, StoredWindow, from_table, to_table
+from neurolm.eeg.shards import Manifest, Store, StoredWindow
 from neurolm.training.assembly import training_index, training_order, training_schedule
 from neurolm.training.batches import StepWindows, step_share
 from neurolm.training.runs import TrainingRun
 
+_PLAIN_COLUMNS = ("data_set", "subject", "recording", "start_s", "label", "row")
+_STREAM_SCHEMA = {
+    "signal": pa.list_(pa.float32()),
+    "channel_indices": pa.list_(pa.int16()),
+    "data_set": pa.string(),
+    "subject": pa.string(),
+    "recording": pa.string(),
+    "start_s": pa.float64(),
+    "label": pa.string(),
+    "row": pa.int64(),
+    "place": pa.int64(),
+    "step": pa.int64(),
+}
 STEPS_PER_CHUNK = 8
 """Steps that one row of the range stands for."""
 STREAM_BUFFER_BYTES = 512 * 2**20
@@ -68,9 +81,7 @@ class StepReader:
         for start in batch["first_step"]:
             for step in range(start, min(start + STEPS_PER_CHUNK, self._total)):
                 rows, places = step_share(self._order, step, self._rank, self._world_size)
-                table = to_table(self._store.read(rows))
-                table = table.append_column("place", pa.array(places, pa.int64()))
-                yield table.append_column("step", pa.array(np.full(len(places), step), pa.int64()))
+                yield _to_table(step, self._store.read(rows), places)
 
 
 class OrderedDataConfig(ray.train.DataConfig):
@@ -128,7 +139,7 @@ def worker_steps(shard: ray.data.DataIterator, start: int) -> Iterator[StepWindo
     for block in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
         steps = block.column("step").to_numpy()
         for step in np.unique(steps):
-            part = block.filter(pa.array(steps == step)) if len(steps) else block
+            part = block.filter(pa.array(steps == step))
             if step != pending_step and pending:
                 yield from _complete(pending, pending_step, start)
                 pending = []
@@ -141,7 +152,25 @@ def worker_steps(shard: ray.data.DataIterator, start: int) -> Iterator[StepWindo
 def _complete(parts: list[pa.Table], step: int, start: int) -> Iterator[StepWindows]:
     if step < start:
         return
-    table = pa.concat_tables(parts)
-    places = table.column("place").to_numpy()
-    windows: list[StoredWindow] = from_table(table.select([*SCHEMA.names, "row"]))
-    yield StepWindows(step, windows, places)
+    rows = [row for part in parts for row in _rows(part)]
+    yield StepWindows(step, [window for window, _ in rows], np.array([place for _, place in rows], dtype=np.int64))
+
+
+def _to_table(step: int, windows: Sequence[StoredWindow], places: np.ndarray) -> pa.Table:
+    """Windows as plain Arrow columns; signals are flattened channel by channel."""
+    columns = {name: [getattr(window, name) for window in windows] for name in _PLAIN_COLUMNS}
+    columns["signal"] = [window.signal.reshape(-1) for window in windows]
+    columns["channel_indices"] = [np.asarray(window.channel_indices, dtype=np.int16) for window in windows]
+    columns["place"] = list(places)
+    columns["step"] = [step] * len(windows)
+    return pa.table({name: pa.array(columns[name], kind) for name, kind in _STREAM_SCHEMA.items()})
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[StoredWindow, int]]:
+    columns = {name: table.column(name).to_pylist() for name in (*_PLAIN_COLUMNS, "place")}
+    signals, channels = table.column("signal"), table.column("channel_indices")
+    for number in range(table.num_rows):
+        indices = channels[number].values.to_numpy()
+        signal = signals[number].values.to_numpy().reshape(len(indices), -1)
+        plain = {name: columns[name][number] for name in _PLAIN_COLUMNS}
+        yield StoredWindow(signal=signal, channel_indices=indices, **plain), columns["place"][number]

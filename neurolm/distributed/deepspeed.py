@@ -1,7 +1,7 @@
 """DeepSpeed ZeRO as an engine of the training loop.
 
-The optimizer is torch's AdamW, handed to DeepSpeed, so no C++ operation is compiled at start and the arithmetic is that of
-`neurolm.training.engine.TorchEngine`; ZeRO partitions it over workers.
+The optimizer is torch's AdamW, handed to DeepSpeed, so no C++ operation is compiled at start and the arithmetic
+is that of `neurolm.training.engine.TorchEngine`; ZeRO partitions it over workers.
 """
 
 import warnings

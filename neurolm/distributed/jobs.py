@@ -46,8 +46,8 @@ def check_paths_under_job(values: dict[str, Any]) -> None:
     for name, place in places.items():
         if place is not None and "://" not in str(place) and not Path(str(place)).is_absolute():
             raise ConfigError(
-                f"{name}: found the relative path {str(place)!r}; a submitted job runs in a temporary copy of the working "
-                f"directory, so give an absolute path or a URI: {name}=/absolute/path"
+                f"{name}: found the relative path {str(place)!r}; a submitted job runs in a temporary copy of the "
+                f"working directory, so give an absolute path or a URI: {name}=/absolute/path"
             )
 
 

@@ -62,14 +62,16 @@ def run_pipeline(path: Path, overrides: Mapping[str, Any]) -> None:
     print(closing_words(pipeline.out, report, seconds=time.perf_counter() - started))
 
 
-def read_pipeline(path: Path, overrides: Mapping[str, Any]) -> tuple[PipelineConfig, dict[str, tuple[Path, dict[str, Any]]]]:
+def read_pipeline(
+    path: Path, overrides: Mapping[str, Any]
+) -> tuple[PipelineConfig, dict[str, tuple[Path, dict[str, Any]]]]:
     """The pipeline's own settings, and for each step its file and the dotted settings it is given.
 
     ``out``, ``seed``, ``workers``, ``budget``, ``data`` and ``tracking`` go to every step; a setting that begins with a
     step's name (``tokenizer.epochs``) goes to that step.
     """
     values = read(path, overrides)
-    own = {name: values[name] for name in ("steps", "out", "synthetic") if name in values}
+    own = {name: value for name, value in values.items() if name in ("steps", "out", "synthetic")}
     pipeline = build(PipelineConfig, own, source=str(path))
     unknown = sorted(set(pipeline.steps) - set(STEPS))
     if unknown:
@@ -145,7 +147,7 @@ def describe(manifest: Manifest) -> str:
     counts = manifest.counts
     left_out = sum(manifest.dropped.values())
     return (
-        f"{counts['num_windows']} windows of {counts['num_recordings']} recordings of {counts['num_subjects']} subjects, "
+        f"{counts['num_windows']} windows of {counts['num_recordings']} recordings, {counts['num_subjects']} subjects, "
         f"{len(manifest.quarantined)} quarantined, {left_out} windows dropped"
     )
 

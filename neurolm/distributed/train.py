@@ -16,19 +16,22 @@ import torch
 from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
-from neurolm.config import UserError
+from neurolm.config import UserError, override
 from neurolm.distributed.data import OrderedDataConfig, step_chunks, worker_steps
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
-from neurolm.tracking import start_run
+from neurolm.tracking import FILE_NAME, start_run
 from neurolm.training.assembly import Assembly, training_index, training_order, training_schedule
 from neurolm.training.batches import StepWindows
 from neurolm.training.context import ProcessGroupContext
 from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
 from neurolm.training.runs import TrainingRun
-from neurolm.training.worker import run_key, run_worker
+from neurolm.training.worker import finished, mark_finished, run_key, run_worker
 
 logger = logging.getLogger(__name__)
+
+MISTAKE = "mistake.txt"
+"""Where a worker leaves the words of a user's mistake for the driver."""
 
 
 class RayContext(ProcessGroupContext):
@@ -41,14 +44,22 @@ class RayContext(ProcessGroupContext):
 
 
 def train(
-    run: TrainingRun, *, parent: str | None = None, callbacks: list[UserCallback] | None = None, show_progress: bool = True
+    run: TrainingRun,
+    *,
+    parent: str | None = None,
+    callbacks: list[UserCallback] | None = None,
+    show_progress: bool = True,
 ) -> dict[str, float]:
     """Train a stage on ``run.workers`` Ray Train workers; the same run id again resumes. Raises UserError."""
     if run.engine.kind == "torch" and run.workers > 1:
         raise UserError(f"engine.kind=torch trains in one process, workers={run.workers}; set engine.kind=deepspeed")
+    run = anchored(run)
+    if (kept := finished(run)) is not None:
+        return kept
     store = Store.open(run.training_store)
     total_steps = training_schedule(run, training_order(run, training_index(run, store))).total_steps
-    storage = run.out.resolve() / "checkpoints"
+    storage = run.out / "checkpoints"
+    (run.folder / MISTAKE).unlink(missing_ok=True)
     trainer = TorchTrainer(
         functools.partial(_worker, run=run, parent=parent),
         scaling_config=ScalingConfig(
@@ -71,17 +82,34 @@ def train(
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _cause(error) from error
-    best: dict[str, float] = json.loads((run.folder / "kept.json").read_text())
-    return best
+            if (run.folder / MISTAKE).is_file():
+                raise UserError((run.folder / MISTAKE).read_text()) from error
+            raise
+    kept = finished(run)
+    assert kept is not None, f"{run.folder}: the run ended without its last record"
+    return kept
+
+
+def anchored(run: TrainingRun) -> TrainingRun:
+    """The run with absolute folders: workers have working directories of their own."""
+    names = ("root", "pretraining_root", "store", "pretraining_store")
+    places = {f"data.{name}": place for name in names if (place := getattr(run.data, name)) is not None}
+    places |= {name: place for name in ("out", "tokenizer", "pretrained") if (place := getattr(run, name, None))}
+    if run.corpus.path is not None:
+        places["corpus.path"] = run.corpus.path
+    return override(run, {name: str(place.absolute()) for name, place in places.items()})
 
 
 def _worker(run: TrainingRun, parent: str | None) -> None:
-    """What every worker runs."""
+    """What every worker runs; after a user's mistake a restart would only repeat it."""
+    if (run.folder / MISTAKE).is_file():
+        raise UserError((run.folder / MISTAKE).read_text())
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
     context = RayContext(ray.train.torch.get_device())
-    tracker = start_run(run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank)
+    tracker = start_run(
+        run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank
+    )
     checkpoint = ray.train.get_checkpoint()
     scratch = Path(tempfile.mkdtemp(prefix="neurolm-"))
 
@@ -113,11 +141,14 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
                 resume_from=Path(folder) if folder else None,
                 checkpoint_folder=checkpoint_folder,
             )
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, UserError):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / MISTAKE).write_text(str(error))
         tracker.close("FAILED")
         raise
     if context.rank == 0:
-        (run.folder / "kept.json").write_text(json.dumps(best))
+        mark_finished(run, best)
     tracker.close("FINISHED")
 
 
@@ -132,19 +163,11 @@ def _worker_environment(run: TrainingRun) -> dict[str, str]:
     passed = {name: os.environ[name] for name in names if name in os.environ}
     if not run.resources.gpus_per_worker:
         passed.setdefault("DS_ACCELERATOR", "cpu")
-    return {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning"} | passed
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The user's mistake inside a failed run, else the failure itself."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        inner: BaseException | None = failure
-        while inner is not None:
-            if isinstance(inner, UserError):
-                return inner
-            inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+    return {
+        "OMP_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    } | passed
 
 
 class _Nothing:
@@ -162,7 +185,7 @@ class _ProgressFollower:
 
     def __init__(self, run: TrainingRun) -> None:
         self._bar = ProgressBar(run.name)
-        self._path = run.folder / "metrics.jsonl"
+        self._path = run.folder / FILE_NAME
         self._offset = self._path.stat().st_size if self._path.exists() else 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -190,5 +213,5 @@ class _ProgressFollower:
         self._offset += len(whole.encode())
         for line in whole.splitlines():
             record = json.loads(line)
-            if "metrics" in record:
-                self._bar.metrics(record.get("step", 0), record["metrics"])
+            if record["event"] == "metrics":
+                self._bar.metrics(record["step"], {name: float(value) for name, value in record["values"].items()})

@@ -6,7 +6,6 @@ model. The objective is the mean validation score over tasks; the test split can
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import shutil
@@ -24,8 +23,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from neurolm.config import UserError, as_dict, as_yaml, build, config, digest, flatten, override
 from neurolm.distributed.train import train
-from neurolm.reports.sweep import SweepRecord, TrialRecord
-from neurolm.tracking import Tracker, start_run
+from neurolm.reports.sweep import State, SweepRecord, TrialRecord
+from neurolm.tracking import Status, Tracker, start_run
 from neurolm.training.runs import InstructRun
 from neurolm.training.worker import run_key
 
@@ -101,8 +100,7 @@ class TuneRun(InstructRun):
 
 def sweep(run: TuneRun) -> SweepRecord:
     """Run or resume the sweep; the best trial's model becomes ``instruct/model`` in ``out``. Raises UserError."""
-    for name, distribution in run.sweep.space.items():
-        _check_setting(run, name, distribution)
+    check_space(run)
     folder = run.sweep_folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     key = f"{folder}/{digest(run)}"
@@ -115,7 +113,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     trials = sorted((_trial_record(result, run) for result in results), key=lambda trial: trial.number)
     _close_trial_runs(run, key, trials)
     record = SweepRecord(
-        metric=f"validation {run.selection}, mean over {', '.join(run.tasks)}",
+        metric=f"validation {run.selection.replace('_', ' ')}, mean over {', '.join(run.tasks)}",
         space={name: _describe(distribution) for name, distribution in run.sweep.space.items()},
         trials=trials,
         importances=_importances(folder),
@@ -190,6 +188,7 @@ def _trial_run(run: TuneRun, number: int, settings: Mapping[str, Any]) -> Instru
         "out": str(run.sweep_folder.resolve()),
         "run_id": _run_id(number),
         "data.store": str(run.store.resolve()),
+        "tracking.uri": run.tracking.at(run.out.resolve()).uri,
         "pretrained": str(run.pretrained_folder.resolve()),
     }
     return run.instruct_run({**settings, **places})
@@ -205,8 +204,12 @@ def _trial_record(result: Any, run: TuneRun) -> TrialRecord:
     curve: list[tuple[float, float]] = []
     seconds = 0.0
     if frame is not None and "score" in frame:
-        curve = [(float(budget), float(score)) for budget, score in zip(frame["training_iteration"], frame["score"], strict=True)]
+        curve = [
+            (float(budget), float(score))
+            for budget, score in zip(frame["training_iteration"], frame["score"], strict=True)
+        ]
         seconds = float(frame["time_total_s"].iloc[-1])
+    state: State
     if result.error is not None:
         state, reason = "failed", f"{type(result.error).__name__}: {str(result.error).strip().splitlines()[-1]}"
     elif len(curve) < run.validations:
@@ -230,7 +233,7 @@ def _number_of(result: Any) -> int:
 
 def _close_trial_runs(run: TuneRun, parent: str, trials: list[TrialRecord]) -> None:
     """End the MLflow runs of trials whose workers were stopped by the scheduler or died."""
-    status = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+    status: dict[State, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
     for trial in trials:
         trial_run = _trial_run(run, trial.number, trial.parameters)
         tracker: Tracker = start_run(
@@ -252,11 +255,15 @@ def _importances(folder: Path) -> dict[str, float]:
         return {}
 
 
-def _check_setting(run: TuneRun, name: str, distribution: Distribution) -> None:
+def check_space(run: TuneRun) -> None:
     """A misspelt name or an impossible value fails before the first trial. Raises ConfigError."""
-    values = distribution.choice or distribution.integer or distribution.log_uniform or distribution.uniform or ()
-    for value in values:
-        run.instruct_run({name: value})
+    for name, distribution in run.sweep.space.items():
+        for value in (
+            distribution.choice or distribution.integer or distribution.log_uniform or distribution.uniform or ()
+        ):
+            run.instruct_run({name: value})
+    for settings in run.sweep.first:
+        run.instruct_run(settings)
 
 
 def _describe(distribution: Distribution) -> str:

@@ -50,7 +50,7 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
     names = run.tasks or tuple(values["tasks"])
     if not names:
         raise UserError(
-            f"{run.model_folder}: was not tuned on any task (stage {values['trained']['stage']}); run stage 3, or set tasks"
+            f"{run.model_folder}: a model of stage {values['trained']['stage']}, tuned on no task; run stage 3"
         )
     tasks = encoded_tasks(names)
     digest = Store.open(run.store).digest

@@ -12,9 +12,8 @@ from torch import Tensor
 from neurolm.config import UserError, as_dict, build, digest
 from neurolm.eeg.order import GlobalOrder
 from neurolm.eeg.shards import Store, WindowIndex
-from neurolm.evaluation.metrics import TaskResult
 from neurolm.evaluation.predicting import predict_split
-from neurolm.evaluation.predictions import Predictions, concatenate, score
+from neurolm.evaluation.predictions import Predictions, TaskResult, concatenate, score
 from neurolm.models.codebook_health import codebook_health
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
@@ -127,8 +126,13 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask]]:
         return TokenizerStage(tokenizer, _text_table(run), run.losses), {}
     if isinstance(run, PretrainRun):
         tokenizer = load_tokenizer(run.tokenizer_folder)
-        model = NeuroLM(NeuroLMConfig(tokenizer=tokenizer.config, language_model=run.language_model))
-        model.tokenizer.load_state_dict(tokenizer.state_dict())
+        settings = NeuroLMConfig(
+            tokenizer=tokenizer.config,
+            language_model=run.language_model,
+            spatial_embedding_init_std=run.spatial_embedding_init_std,
+        )
+        model = NeuroLM(settings)
+        model.load_tokenizer(tokenizer.state_dict())
         return PretrainStage(model, run.losses), {}
     assert isinstance(run, InstructRun)
     tasks = encoded_tasks(run.tasks)
@@ -144,7 +148,9 @@ def _text_table(run: TokenizerRun) -> Tensor:
 
     table: Tensor = AutoModel.from_pretrained(run.text_table).get_input_embeddings().weight.detach()
     if table.shape[1] != run.model.hidden_size:
-        raise UserError(f"text_table: {run.text_table} is {table.shape[1]} wide, model.hidden_size is {run.model.hidden_size}")
+        raise UserError(
+            f"text_table: {run.text_table} is {table.shape[1]} wide, model.hidden_size is {run.model.hidden_size}"
+        )
     return table
 
 
@@ -206,7 +212,9 @@ def _validate_tokenizer(
     with torch.inference_mode():
         for batch, _ in _validation_batches(run, store, index, context):
             for group in batch.groups:
-                codes = stage.tokenizer.codes(stage.tokenizer.encode(group.signal, group.channel_index, group.time_index))
+                codes = stage.tokenizer.codes(
+                    stage.tokenizer.encode(group.signal, group.channel_index, group.time_index)
+                )
                 time_index = group.time_index.expand_as(codes)
                 parts.append(torch.stack([codes, group.channel_index, time_index]).flatten(1).cpu().numpy())
     gathered = np.concatenate([part for worker in context.all_gather_object(parts) for part in worker], axis=1)
@@ -261,7 +269,8 @@ def _export(
     """Write the model folder that the next stage, `neurolm predict` and the reader need."""
     is_tokenizer = isinstance(stage, TokenizerStage)
     prefix = "tokenizer." if is_tokenizer else "model."
-    model = stage.tokenizer if isinstance(stage, TokenizerStage) else stage.model  # type: ignore[union-attr]
+    assert isinstance(stage, TokenizerStage | PretrainStage | InstructStage)
+    model = stage.tokenizer if isinstance(stage, TokenizerStage) else stage.model
     values: dict[str, Any] = {
         "model": as_dict(model.config),
         "preprocessing": store.manifest.preprocessing,

@@ -1,8 +1,8 @@
 """A trained model as a folder that needs nothing else: weights, the config that builds them, and checksums.
 
 ``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``manifest.json`` the SHA-256 of both
-and is written last. The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which only
-their own run may read, are the engine's business.
+and is written last. The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which
+only their own run may read, are the engine's business.
 """
 
 import hashlib
@@ -40,7 +40,10 @@ def save_model(folder: Path, kind: str, values: dict[str, Any], tensors: dict[st
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, aside / "model.safetensors")
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+        aside / "model.safetensors",
+    )
     (aside / "config.yaml").write_text(yaml.safe_dump({"kind": kind, **values}, sort_keys=False, allow_unicode=True))
     sums = {name: _sha256(aside / name) for name in ("model.safetensors", "config.yaml")}
     (aside / "manifest.json").write_text(json.dumps({"kind": kind, "sha256": sums}, indent=1))
@@ -52,7 +55,9 @@ def load_model(folder: Path, kind: str) -> ModelFolder:
     """Read a model folder and check it. Raises ModelFolderError."""
     manifest_path = folder / "manifest.json"
     if not manifest_path.is_file():
-        raise ModelFolderError(f"{folder}: no model here (manifest.json is missing); train this stage first, or mend the path")
+        raise ModelFolderError(
+            f"{folder}: no model here (manifest.json is missing); train this stage first, or mend the path"
+        )
     manifest = json.loads(manifest_path.read_text())
     if manifest["kind"] != kind:
         raise ModelFolderError(f"{folder}: expected a {kind}, found a {manifest['kind']}")

@@ -102,7 +102,9 @@ class TorchEngine:
         limit = float("inf") if self._config.clip_norm is None else self._config.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         if not torch.isfinite(norm):
-            raise DivergedError(f"step {self.step_count}: gradient norm is {norm.item()}; lower optimizer.learning_rate")
+            raise DivergedError(
+                f"step {self.step_count}: gradient norm is {norm.item()}; lower optimizer.learning_rate"
+            )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step_count += 1

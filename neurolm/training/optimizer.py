@@ -58,8 +58,3 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
     progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
     span = config.learning_rate - config.min_learning_rate
     return config.min_learning_rate + 0.5 * span * (1 + math.cos(math.pi * progress))
-
-
-def reversal_strength(step: int, total_steps: int) -> float:
-    """The gradient-reversal factor alpha of stage 1: 0 at the start, near 1 at the end. Source: released code."""
-    return 2 / (1 + math.exp(-10 * step / total_steps)) - 1

@@ -59,7 +59,9 @@ class TrainingRun(Step):
     @model_validator(mode="after")
     def _batch_feeds_every_worker(self) -> "TrainingRun":
         if self.batch.size < 2 * self.workers:
-            raise ValueError(f"batch.size {self.batch.size} is too small for {self.workers} workers; use {2 * self.workers} or more")
+            raise ValueError(
+                f"batch.size {self.batch.size} is too small for {self.workers} workers; use {2 * self.workers} or more"
+            )
         return self
 
     @property
@@ -81,7 +83,9 @@ class TrainingRun(Step):
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
-        if self.stage_name == "instruct" or self.data.pretraining_root is None and self.data.pretraining_store is None:
+        if self.stage_name == "instruct" or (
+            self.data.pretraining_root is None and self.data.pretraining_store is None
+        ):
             return self.store
         return self.pretraining_store
 
@@ -110,6 +114,8 @@ class PretrainRun(TrainingRun):
     """Model folder of the tokenizer; null: ``tokenizer/model`` in ``out``."""
     language_model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
     """The causal language model."""
+    spatial_embedding_init_std: Annotated[float, Field(gt=0)] = 1.0
+    """Initial deviation of the language model's channel embedding; 1 as released, 0.02 suits small models."""
     losses: PretrainLossConfig = Field(default_factory=PretrainLossConfig)
     """Weights of EEG and text losses."""
 

@@ -2,24 +2,24 @@
 
 import json
 import logging
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from neurolm.config import ConfigError, UserError, as_dict, as_yaml, flatten
+from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
 from neurolm.tracking import NullTracker, TeeTracker, Tracker, start_run
 from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.batches import StepWindows, read_steps
+from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.loop import fit
-from neurolm.training.runs import InstructRun, TrainingRun, training_digest
+from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +66,9 @@ def run_worker(
     def save(step: int, metrics: dict[str, float]) -> Path:
         folder = checkpoint_folder(step)
         engine.save(folder)
-        torch.save(_random_state(), folder / f"random-{context.rank}.pt")
+        torch.save(torch.get_rng_state(), folder / f"random-{context.rank}.pt")
         if context.rank == 0:
-            state = {
-                "step": step,
-                "best": best,
-                "training_digest": training_digest(run),
-                "data_digest": assembly.store.digest,
-            }
+            state = {"step": step, "best": best, "made_from": made_from(run)}
             (folder / "neurolm.json").write_text(json.dumps(state, indent=1))
         return folder
 
@@ -95,12 +90,14 @@ def run_worker(
 def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str = "cpu") -> dict[str, float]:
     """Train any stage in this process; running the same run id again resumes it. Raises UserError."""
     if run.engine.kind != "torch":
-        raise ConfigError(f"engine.kind: {run.engine.kind} needs Ray Train; set engine.kind=torch, or use ray_jobs/train.py")
+        raise ConfigError(f"engine.kind: {run.engine.kind} needs Ray Train; use engine.kind=torch or ray_jobs/train.py")
+    if (kept := finished(run)) is not None:
+        return kept
     context = LocalContext(device)
     checkpoints = run.folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     tracker = start_run(run.tracking, folder=run.folder, name=run.name, run_key=run_key(run))
-    bar = ProgressBar(run.name) if show_progress else NullTracker()
+    bar: Tracker = ProgressBar(run.name) if show_progress else NullTracker()
 
     def make_engine(assembly: Assembly) -> Engine:
         return TorchEngine(assembly.stage, run.optimizer, assembly.schedule.total_steps, context.device)
@@ -123,6 +120,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     except BaseException:
         tracker.close("FAILED")
         raise
+    mark_finished(run, best)
     bar.close("FINISHED")
     tracker.close("FINISHED")
     return best
@@ -162,26 +160,47 @@ class LocalCheckpoints:
         return max(self._folder.glob("step-*"), default=None)
 
 
-def _resume(run: TrainingRun, assembly: Assembly, engine: Engine, folder: Path, context: RunContext) -> dict[str, float]:
+def _resume(
+    run: TrainingRun, assembly: Assembly, engine: Engine, folder: Path, context: RunContext
+) -> dict[str, float]:
     state = json.loads((folder / "neurolm.json").read_text())
-    for name, found in (("training_digest", training_digest(run)), ("data_digest", assembly.store.digest)):
-        if state[name] != found:
-            what = "another config" if name == "training_digest" else "other data"
-            raise ResumeError(
-                f"run {run.name!r} in {run.out} was trained with {what} ({name} {state[name]}, now {found}); "
-                "use another out or run_id, or delete its folder to start again"
-            )
+    refuse_other_origin(run, state["made_from"])
     engine.load(folder)
-    _set_random_state(torch.load(folder / f"random-{context.rank}.pt", weights_only=False))
+    torch.set_rng_state(torch.load(folder / f"random-{context.rank}.pt", weights_only=True))
     logger.info("run %s resumes at step %d of %d", run.name, engine.step_count, assembly.schedule.total_steps)
     return dict(state["best"])
 
 
-def _random_state() -> dict[str, Any]:
-    return {"torch": torch.get_rng_state(), "numpy": np.random.get_state(legacy=True), "python": random.getstate()}
+def made_from(run: TrainingRun) -> dict[str, str]:
+    """Digests of everything a run's weights depend on: its settings, its data, and the model it starts from."""
+    origin = {"config": training_digest(run), "data": Store.open(run.training_store).digest}
+    if isinstance(run, PretrainRun):
+        origin["tokenizer"] = model_digest(run.tokenizer_folder)
+    if isinstance(run, InstructRun):
+        origin["pretrained model"] = model_digest(run.pretrained_folder)
+    return origin
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
+def refuse_other_origin(run: TrainingRun, origin: dict[str, str]) -> None:
+    """A run id means one run. Raises ResumeError where settings, data or the starting model have changed."""
+    changed = [name for name, value in made_from(run).items() if origin.get(name) != value]
+    if changed:
+        raise ResumeError(
+            f"run {run.name!r} in {run.out} was made from another {' and another '.join(changed)}; use another out or "
+            f"run_id, or delete {run.folder} and {run.out / 'checkpoints' / run.name} to start again"
+        )
+
+
+def finished(run: TrainingRun) -> dict[str, float] | None:
+    """The metrics of a finished run; None if it has to be trained. Raises ResumeError."""
+    path = run.folder / "finished.json"
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    refuse_other_origin(run, record["made_from"])
+    return dict(record["kept"])
+
+
+def mark_finished(run: TrainingRun, kept: dict[str, float]) -> None:
+    """Record that a run reached its end, from what, and the metrics of the weights that were kept."""
+    (run.folder / "finished.json").write_text(json.dumps({"kept": kept, "made_from": made_from(run)}, indent=1))

@@ -1,0 +1,73 @@
+"""The `neurolm` command: check a config, train a stage in one process, predict, rebuild a report."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from neurolm.config import UserError, parse_overrides
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a user's mistake is one clear message and exit code 2."""
+    parser = argparse.ArgumentParser(prog="neurolm", description="EEG as a foreign language: train, check, predict.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    check = commands.add_parser("check", help="validate a config, its recordings and stores, and run one real batch")
+    train = commands.add_parser("train", help="train any stage in this process, without Ray")
+    for command in (check, train):
+        command.add_argument("config", type=Path, help="YAML file, for example ray_jobs/configs/demo/tokenizer.yaml")
+        command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="settings to replace")
+
+    predict = commands.add_parser("predict", help="ask a model a question about a recording")
+    predict.add_argument("model", type=Path, help="model folder of a tuned NeuroLM")
+    predict.add_argument("recording", type=Path, help="any recording that MNE reads")
+    predict.add_argument("--task", help="which of the model's tasks to ask; the only one if there is one")
+    predict.add_argument("--json", action="store_true", help="print one JSON object")
+
+    report = commands.add_parser("report", help="write a sweep's page again")
+    report.add_argument("out", type=Path, help="folder of results")
+
+    options = parser.parse_args(arguments)
+    try:
+        COMMANDS[options.command](options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from neurolm.distributed.check import check
+
+    for line in check(options.config, parse_overrides(options.overrides)):
+        print(line, flush=True)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from neurolm.training.runs import load_run
+    from neurolm.training.worker import train_locally
+
+    overrides = {"workers": 1, "engine": {"kind": "torch"}} | parse_overrides(options.overrides)
+    run = load_run(options.config, overrides)
+    metrics = train_locally(run)
+    print(f"{run.folder / 'model'}")
+    print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from neurolm.inference import predict_recording
+
+    answer = predict_recording(options.model, options.recording, options.task)
+    print(json.dumps(answer.as_dict()) if options.json else answer.table())
+
+
+def _report(options: argparse.Namespace) -> None:
+    from neurolm.reports.closing import write_sweep_report
+
+    path = write_sweep_report(options.out)
+    if path is None:
+        raise UserError(f"{options.out}: no finished sweep here (tune/sweep.json and best.yaml are missing)")
+    print(path)
+
+
+COMMANDS = {"check": _check, "train": _train, "predict": _predict, "report": _report}

@@ -1,0 +1,139 @@
+"""`neurolm check`: is this config going to run? Names, recordings, stores, and one real batch forward and backward.
+
+A pipeline is checked by running it small: the first recordings of every split become a store in a temporary folder, and
+every training stage does one real step on it and hands its model to the next, in this process and without Ray.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neurolm.config import UserError, load, override, read
+from neurolm.datasets.ingest import ShardPlan, Step, plan_downstream, plan_pretraining, run_locally, write_store
+from neurolm.distributed.pipeline import read_pipeline
+from neurolm.distributed.tune import TuneRun, check_space
+from neurolm.eeg.preprocessing import preprocess
+from neurolm.eeg.shards import Store
+from neurolm.reports.evaluate import EvaluateRun
+from neurolm.training.assembly import assemble
+from neurolm.training.batches import read_steps
+from neurolm.training.context import LocalContext
+from neurolm.training.loop import sum_over_workers
+from neurolm.training.runs import TrainingRun, load_run
+
+RECORDINGS_PER_SPLIT = 2
+"""Recordings of every data set and split that a check reads."""
+
+
+def check(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one line for everything that was found in order. Raises UserError at the first that is not."""
+    values = read(path, overrides)
+    if "steps" in values:
+        yield from _check_pipeline(path, overrides)
+        return
+    if "sweep" in values:
+        sweep = load(TuneRun, path, overrides)
+        check_space(sweep)
+        yield f"{path}: settings valid, search space of {len(sweep.sweep.space)} settings valid"
+        yield _one_step(sweep.instruct_run())
+    elif "stage" in values:
+        run = load_run(path, dict(overrides))
+        yield f"{path}: settings valid"
+        yield _describe_store(run.training_store)
+        yield _one_step(run)
+    else:
+        step = load(Step, path, overrides)
+        yield f"{path}: settings valid"
+        yield from _check_recordings(plan_downstream(step.data, step.store))
+
+
+def _check_pipeline(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
+    pipeline, settings = read_pipeline(path, overrides)
+    runs: dict[str, TrainingRun] = {}
+    for name, (file, values) in settings.items():
+        if name == "tune":
+            sweep = load(TuneRun, file, values)
+            check_space(sweep)
+            runs["instruct"] = sweep.instruct_run()
+        elif name in ("preprocess", "evaluate"):
+            load(Step if name == "preprocess" else EvaluateRun, file, values)
+        else:
+            runs[name] = load_run(file, values)
+        yield f"{file}: settings valid"
+    step = load(Step, *settings["preprocess"])
+    with tempfile.TemporaryDirectory(prefix="neurolm-check-") as folder:
+        here = Path(folder)
+        if pipeline.synthetic is not None and not Path(str(step.data.root)).exists():
+            yield f"data.root: {step.data.root} is not there yet; the pipeline writes synthetic recordings to it"
+            return
+        plans = _few(plan_downstream(step.data, here / "store"))
+        yield from _check_recordings(plans)
+        write_store(plans, here / "store", run_locally)
+        places = {"out": folder, "data.store": str(here / "store"), "workers": 1, "engine": {"kind": "torch"}}
+        if step.data.pretraining_root is not None:
+            plans = _few(plan_pretraining(step.data, here / "pretraining_store"))
+            yield from _check_recordings(plans)
+            write_store(plans, here / "pretraining_store", run_locally)
+            places["data.pretraining_store"] = str(here / "pretraining_store")
+        for run in runs.values():
+            yield _one_step(override(run, places | {"tracking.enabled": False}), keep=True)
+
+
+def _few(plans: list[ShardPlan]) -> list[ShardPlan]:
+    """The first shard of every data set and split, with its first recordings."""
+    first: dict[tuple[str, str], ShardPlan] = {}
+    for plan in plans:
+        first.setdefault((plan.data_set, plan.split), plan)
+    return [dataclasses.replace(plan, sources=plan.sources[:RECORDINGS_PER_SPLIT]) for plan in first.values()]
+
+
+def _check_recordings(plans: list[ShardPlan]) -> Iterator[str]:
+    """Read, preprocess and cut the first recordings of every split; here a broken one is an error that names its file.
+
+    A data set fails only where none of its recordings can be used: a pipeline quarantines single ones.
+    """
+    by_set: dict[str, list[ShardPlan]] = {}
+    for plan in _few(plans):
+        by_set.setdefault(plan.data_set, []).append(plan)
+    for name, members in by_set.items():
+        usable, errors = 0, []
+        for plan in members:
+            for source in plan.sources:
+                try:
+                    recording = preprocess(plan.layout.read(source), plan.preprocessing, plan.layout.mains_hz)
+                    usable += bool(plan.layout.windows(source, recording)[0])
+                except UserError as error:
+                    errors.append(str(error))
+        if not usable:
+            raise UserError(f"data set {name}: no recording of {len(errors)} tried can be used; first: {errors[0]}")
+        yield f"data set {name}: {usable} recordings read, preprocessed and cut"
+        yield from (f"data set {name}: would be quarantined: {error}" for error in errors)
+
+
+def _describe_store(path: Path) -> str:
+    manifest = Store.open(path).manifest
+    return f"{path}: store of {manifest.counts['num_windows']} windows, digest {manifest.data_digest[:16]}"
+
+
+def _one_step(run: TrainingRun, keep: bool = False) -> str:
+    """One real batch forward and backward; with ``keep`` the model is written for the next stage."""
+    context = LocalContext()
+    assembly = assemble(run, context)
+    batch = assembly.batcher(next(read_steps(assembly.store, assembly.order, range(1))))
+    totals = sum_over_workers(batch.counts, context)
+    assembly.stage.before_training(batch.micro_batches, context)
+    losses = [assembly.stage(micro_batch, totals)["loss"] for micro_batch in batch.micro_batches]
+    loss = torch.stack(losses).sum()
+    loss.backward()
+    trainable = [parameter for parameter in assembly.stage.parameters() if parameter.requires_grad]
+    norm = torch.stack([p.grad.norm() for p in trainable if p.grad is not None]).norm()
+    if not torch.isfinite(loss) or not torch.isfinite(norm):
+        raise UserError(f"stage {run.stage_name}: the first batch gives loss {loss:.4g} and gradient norm {norm:.4g}")
+    if keep:
+        assembly.export(run.out / run.stage_name / "model", assembly.stage.state_dict(), {})
+    number = sum(parameter.numel() for parameter in trainable)
+    return f"stage {run.stage_name}: {number:,} trainable parameters, loss {loss:.3f}, gradient norm {norm:.3g}"
