@@ -1,0 +1,141 @@
+"""Every file in ray_jobs/configs is read into the class that its job reads it into."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from neurolm.config import as_dict, load, override, read
+from neurolm.datasets import LAYOUTS
+from neurolm.datasets.ingest import Step
+from neurolm.distributed.pipeline import STEPS, read_pipeline
+from neurolm.distributed.tune import TuneRun, check_space
+from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
+from neurolm.reports.evaluate import EvaluateRun
+from neurolm.text.instructions import TASKS
+from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, load_run
+
+CONFIGS = Path(__file__).parents[1] / "ray_jobs" / "configs"
+FOLDERS = {
+    "demo": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenizer", "tune"},
+    "workload": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenizer", "tune"},
+    "b": {"data", "instruct", "pretrain", "tokenizer", "tune"},
+    "l": {"data", "instruct", "pretrain", "tokenizer", "tune"},
+    "xl": {"data", "instruct", "pretrain", "tokenizer", "tune"},
+}
+
+
+def test_the_files_are_those_that_are_checked_here() -> None:
+    found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.*")}
+    assert found == {f"{folder}/{name}.yaml" for folder, names in FOLDERS.items() for name in names}
+
+
+@pytest.mark.parametrize("budget", ["full", "quick"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_stages_and_sweeps_load(folder: str, budget: str) -> None:
+    stages: dict[str, type[TrainingRun]] = {
+        "tokenizer": TokenizerRun,
+        "pretrain": PretrainRun,
+        "instruct": InstructRun,
+    }
+    for name, kind in stages.items():
+        run = load_run(CONFIGS / folder / f"{name}.yaml", {"budget": budget})
+        assert type(run) is kind
+        assert (run.name, run.engine.kind) == (name, "deepspeed")
+    sweep = load(TuneRun, CONFIGS / folder / "tune.yaml", {"budget": budget})
+    check_space(sweep)
+    alone = load_run(CONFIGS / folder / "instruct.yaml", {"budget": budget, "workers": sweep.workers})
+    assert sweep.instruct_run() == alone  # the sweep varies what instruct.yaml trains
+    assert sweep.sweep.num_trials >= 4
+    for task in sweep.tasks:
+        assert LAYOUTS[sweep.data.sets[TASKS[task].data_set].layout].labels == tuple(TASKS[task].answers)
+
+
+@pytest.mark.parametrize("folder", ["demo", "workload"])
+def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
+    overrides = {
+        "data.root": "/recordings",
+        "out": "/results",
+        "seed": 5,
+        "budget": "quick",
+        "data.split.counts": [4, 1, 1],
+        "tokenizer.epochs": 9,
+        "tune.sweep.num_trials": 5,
+    }
+    pipeline, settings = read_pipeline(CONFIGS / folder / "pipeline.yaml", overrides)
+    assert pipeline.out == Path("/results")
+    assert list(settings) == [step for step in STEPS if step in settings]
+    loaded = {
+        "preprocess": load(Step, *settings["preprocess"]),
+        "tokenizer": load_run(*settings["tokenizer"]),
+        "pretrain": load_run(*settings["pretrain"]),
+        "tune": load(TuneRun, *settings["tune"]),
+        "evaluate": load(EvaluateRun, *settings["evaluate"]),
+    }
+    assert loaded.keys() == settings.keys()
+    for step in loaded.values():
+        assert (step.out, step.data.root, step.seed) == (Path("/results"), Path("/recordings"), 5)
+        assert step.data.split.counts == (4, 1, 1)
+        assert step.store == Path("/results/store")
+        assert step.budget == "quick"
+    tokenizer, tune = loaded["tokenizer"], loaded["tune"]
+    assert isinstance(tokenizer, TokenizerRun)
+    assert isinstance(tune, TuneRun)
+    assert (tokenizer.epochs, tune.sweep.num_trials) == (9, 5)  # a step's own setting wins over quick
+
+
+def test_a_quick_budget_is_smaller() -> None:
+    for name in ("tokenizer", "pretrain", "instruct"):
+        quick, full = (load_run(CONFIGS / "workload" / f"{name}.yaml", {"budget": b}) for b in ("quick", "full"))
+        assert quick.epochs < full.epochs
+
+
+@pytest.mark.parametrize(
+    ("folder", "published", "trainable", "total"),
+    [
+        ("b", "gpt2", 169_597_440, 255_107_712),
+        ("l", "gpt2-medium", 415_820_800, 501_331_072),
+        ("xl", "gpt2-xl", 1_652_920_000, 1_738_430_272),
+    ],
+)
+def test_presets_have_the_published_sizes(folder: str, published: str, trainable: int, total: int) -> None:
+    pretrain = load_run(CONFIGS / folder / "pretrain.yaml")
+    tokenizer = load_run(CONFIGS / folder / "tokenizer.yaml")
+    assert isinstance(pretrain, PretrainRun)
+    assert isinstance(tokenizer, TokenizerRun)
+    assert pretrain.language_model.name_or_path == published
+    with torch.device("meta"):
+        model = NeuroLM(
+            NeuroLMConfig(
+                tokenizer=tokenizer.model, language_model=override(pretrain.language_model, {"name_or_path": None})
+            )
+        )
+    sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(sizes) == trainable
+    assert trainable + sum(parameter.numel() for parameter in model.tokenizer.encoder.parameters()) == total
+
+
+def test_sizes_share_one_tokenizer() -> None:
+    base = read(CONFIGS / "b" / "tokenizer.yaml")
+    for folder in ("l", "xl"):
+        assert read(CONFIGS / folder / "tokenizer.yaml") == base | {"out": f"runs/{folder}"}
+
+
+def test_presets_have_the_tables_of_the_paper() -> None:
+    tables = {
+        "tokenizer": {"epochs": 50, "beta2": 0.999, "weight_decay": 1e-4, "clip_norm": None},
+        "pretrain": {"epochs": 20, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.0},
+        "instruct": {"epochs": 5, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.0},
+    }
+    rates = {
+        "b": {"tokenizer": (5e-5, 1e-5), "pretrain": (6e-4, 6e-5), "instruct": (5e-4, 5e-5)},
+        "l": {"tokenizer": (5e-5, 1e-5), "pretrain": (6e-4, 6e-5), "instruct": (5e-5, 5e-6)},
+        "xl": {"tokenizer": (5e-5, 1e-5), "pretrain": (6e-4, 6e-5), "instruct": (2e-5, 2e-6)},
+    }
+    for folder, peaks in rates.items():
+        for name, table in tables.items():
+            run = load_run(CONFIGS / folder / f"{name}.yaml")
+            found = {"epochs": run.epochs} | as_dict(run.optimizer)
+            peak, minimum = peaks[name]
+            expected = table | {"learning_rate": peak, "min_learning_rate": minimum, "warmup_ratio": 0.1, "beta1": 0.9}
+            assert {key: found[key] for key in expected} == expected
