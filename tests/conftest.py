@@ -31,3 +31,13 @@ def golden() -> Path:
 def neurolm_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep keys and the ledger of test openings of a test run out of the user's home."""
     monkeypatch.setenv("NEUROLM_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def demo_recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic EDF files: three subjects each in ``workload/`` and ``sleep/``, and one broken workload file."""
+    from neurolm.datasets.synthetic import write_demo_recordings
+
+    folder = tmp_path_factory.mktemp("recordings")
+    write_demo_recordings(folder, num_subjects=3, seed=1)
+    return folder

@@ -291,8 +291,10 @@ def _write_private_map(plans: Sequence[ShardPlan], folder: Path) -> None:
     lines = {_recording_id(plan, source): str(source.path) for plan in plans for source in plan.sources}
     path = folder / "recordings.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(known | lines, file, indent=1, sort_keys=True)
+    aside.replace(path)  # whole or not at all, and closed to others even where the old file was open to them
 
 
 def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> Manifest:
@@ -323,10 +325,12 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
 
 
 def plan_digest(plans: Sequence[ShardPlan]) -> str:
-    """Changes when a file, a split or a preprocessing setting changes; then a store must be written again."""
+    """Changes when a file, a split or a setting of preprocessing or windows changes; then a store is written again."""
     files = [
         [plan.path.name, source.recording, source.path.stat().st_size, source.path.stat().st_mtime_ns]
         for plan in plans
         for source in plan.sources
     ]
-    return digest({"files": files, "preprocessing": [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]})
+    layouts = sorted({repr(plan.layout) for plan in plans})
+    preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
+    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing})

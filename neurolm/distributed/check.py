@@ -17,10 +17,10 @@ from neurolm.datasets.ingest import ShardPlan, Step, plan_downstream, plan_pretr
 from neurolm.distributed.pipeline import read_pipeline
 from neurolm.distributed.tune import TuneRun, check_space
 from neurolm.eeg.preprocessing import preprocess
+from neurolm.eeg.reading import read_steps
 from neurolm.eeg.shards import Store
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.training.assembly import assemble
-from neurolm.training.batches import read_steps
 from neurolm.training.context import LocalContext
 from neurolm.training.loop import sum_over_workers
 from neurolm.training.runs import TrainingRun, load_run

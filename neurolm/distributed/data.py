@@ -1,56 +1,32 @@
-"""Ray Data: recordings to shards, and shards to each worker's windows in the computed order.
-
-Training reads through one Ray Data stream per worker: rows of a range are *chunks of steps*, and an actor turns a chunk
-into the windows that `GlobalOrder` deals to that worker at those steps. Which windows make up a step is thus computed,
-never left to scheduling; one execution serves a whole run; a resumed run starts its range at the resumed step.
-"""
+"""Ray Data writes the stores: one task a shard, on as many nodes as there are."""
 
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray.data
-import ray.train
 
-from neurolm.datasets.ingest import DataConfig, ShardAccount, ShardPlan, plan_downstream, plan_pretraining, write_shard
-from neurolm.datasets.ingest import write_store as write_planned_store
-from neurolm.eeg.shards import Manifest, Store, StoredWindow
-from neurolm.training.assembly import training_index, training_order, training_schedule
-from neurolm.training.batches import StepWindows, step_share
-from neurolm.training.runs import TrainingRun
-
-_PLAIN_COLUMNS = ("data_set", "subject", "recording", "start_s", "label", "row")
-_STREAM_SCHEMA = {
-    "signal": pa.list_(pa.float32()),
-    "channel_indices": pa.list_(pa.int16()),
-    "data_set": pa.string(),
-    "subject": pa.string(),
-    "recording": pa.string(),
-    "start_s": pa.float64(),
-    "label": pa.string(),
-    "row": pa.int64(),
-    "place": pa.int64(),
-    "step": pa.int64(),
-}
-STEPS_PER_CHUNK = 8
-"""Steps that one row of the range stands for."""
-STREAM_BUFFER_BYTES = 512 * 2**20
-"""How far a worker's stream may read ahead in the object store."""
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's own record of committed checkpoints, in a run's storage."""
+from neurolm.datasets.ingest import (
+    DataConfig,
+    ShardAccount,
+    ShardPlan,
+    plan_downstream,
+    plan_pretraining,
+    write_shard,
+    write_store,
+)
+from neurolm.eeg.shards import Manifest
 
 
 def write_stores(config: DataConfig, store: Path, pretraining_store: Path) -> dict[str, Manifest]:
     """Preprocess the downstream recordings and, where given, the pre-training ones. Raises UserError."""
-    manifests = {"store": write_planned_store(plan_downstream(config, store), store, _run_on_ray)}
+    manifests = {"store": write_store(plan_downstream(config, store), store, _run_on_ray)}
     if config.pretraining_root is not None:
         plans = plan_pretraining(config, pretraining_store)
-        manifests["pretraining_store"] = write_planned_store(plans, pretraining_store, _run_on_ray)
+        manifests["pretraining_store"] = write_store(plans, pretraining_store, _run_on_ray)
     return manifests
 
 
@@ -64,113 +40,3 @@ def _run_on_ray(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
 
 def _write_one(row: dict[str, Any], plans: list[ShardPlan]) -> dict[str, str]:
     return {"account": json.dumps(dataclasses.asdict(write_shard(plans[row["shard"]])))}
-
-
-class StepReader:
-    """A Ray Data actor that reads one worker's windows of a chunk of steps."""
-
-    def __init__(self, run: TrainingRun, rank: int, world_size: int) -> None:
-        self._store = Store.open(run.training_store)
-        self._order = training_order(run, training_index(run, self._store))
-        self._total = training_schedule(run, self._order).total_steps
-        self._rank = rank
-        self._world_size = world_size
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
-        """One table a step; its columns are the store's, with the step and the place in the global batch."""
-        for start in batch["first_step"]:
-            for step in range(start, min(start + STEPS_PER_CHUNK, self._total)):
-                rows, places = step_share(self._order, step, self._rank, self._world_size)
-                yield _to_table(step, self._store.read(rows), places)
-
-
-class OrderedDataConfig(ray.train.DataConfig):
-    """Gives worker r of W the stream of its own windows instead of a split of a shared one."""
-
-    def __init__(self, run: TrainingRun) -> None:
-        options = ray.train.DataConfig.default_ingest_options()
-        options.preserve_order = True
-        super().__init__(datasets_to_split=[], execution_options=options)
-        self._run = run
-
-    def configure(
-        self, datasets: dict[str, ray.data.Dataset], world_size: int, *arguments: Any, **settings: Any
-    ) -> list[dict[str, ray.data.DataIterator]]:
-        """One iterator per worker. Called by Ray Train with the world size of the present worker group."""
-        return [
-            {name: self._stream(dataset, name, rank, world_size).iterator() for name, dataset in datasets.items()}
-            for rank in range(world_size)
-        ]
-
-    def _stream(self, chunks: ray.data.Dataset, name: str, rank: int, world_size: int) -> ray.data.Dataset:
-        stream = chunks.map_batches(
-            StepReader,
-            fn_constructor_args=(self._run, rank, world_size),
-            batch_size=1,
-            batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(size=1),
-            num_cpus=self._run.resources.reader_cpus,
-        )
-        stream.context.execution_options = self._resolve_execution_options(name)
-        stream.context.execution_options.resource_limits.object_store_memory = STREAM_BUFFER_BYTES
-        return stream
-
-
-def step_chunks(run: TrainingRun, run_folder: Path, total_steps: int) -> ray.data.Dataset:
-    """The chunks of steps still to do; Ray Train calls this at every (re)start of the workers."""
-    start = committed_step(run_folder)
-    first_steps = [{"first_step": step} for step in range(start, max(total_steps, start + 1), STEPS_PER_CHUNK)]
-    return ray.data.from_items(first_steps, override_num_blocks=len(first_steps))
-
-
-def committed_step(run_folder: Path) -> int:
-    """The step of the checkpoint that Ray Train resumes from; 0 where there is none."""
-    path = run_folder / SNAPSHOT
-    if not path.is_file():
-        return 0
-    latest = json.loads(path.read_text()).get("latest_checkpoint_result")
-    return int(latest["metrics"]["step"]) if latest else 0
-
-
-def worker_steps(shard: ray.data.DataIterator, start: int) -> Iterator[StepWindows]:
-    """This worker's windows from step ``start`` on."""
-    pending: list[pa.Table] = []
-    pending_step = -1
-    for block in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-        steps = block.column("step").to_numpy()
-        for step in np.unique(steps):
-            part = block.filter(pa.array(steps == step))
-            if step != pending_step and pending:
-                yield from _complete(pending, pending_step, start)
-                pending = []
-            pending_step = int(step)
-            pending.append(part)
-    if pending:
-        yield from _complete(pending, pending_step, start)
-
-
-def _complete(parts: list[pa.Table], step: int, start: int) -> Iterator[StepWindows]:
-    if step < start:
-        return
-    rows = [row for part in parts for row in _rows(part)]
-    yield StepWindows(step, [window for window, _ in rows], np.array([place for _, place in rows], dtype=np.int64))
-
-
-def _to_table(step: int, windows: Sequence[StoredWindow], places: np.ndarray) -> pa.Table:
-    """Windows as plain Arrow columns; signals are flattened channel by channel."""
-    columns = {name: [getattr(window, name) for window in windows] for name in _PLAIN_COLUMNS}
-    columns["signal"] = [window.signal.reshape(-1) for window in windows]
-    columns["channel_indices"] = [np.asarray(window.channel_indices, dtype=np.int16) for window in windows]
-    columns["place"] = list(places)
-    columns["step"] = [step] * len(windows)
-    return pa.table({name: pa.array(columns[name], kind) for name, kind in _STREAM_SCHEMA.items()})
-
-
-def _rows(table: pa.Table) -> Iterator[tuple[StoredWindow, int]]:
-    columns = {name: table.column(name).to_pylist() for name in (*_PLAIN_COLUMNS, "place")}
-    signals, channels = table.column("signal"), table.column("channel_indices")
-    for number in range(table.num_rows):
-        indices = channels[number].values.to_numpy()
-        signal = signals[number].values.to_numpy().reshape(len(indices), -1)
-        plain = {name: columns[name][number] for name in _PLAIN_COLUMNS}
-        yield StoredWindow(signal=signal, channel_indices=indices, **plain), columns["place"][number]

@@ -35,6 +35,8 @@ class DeepSpeedEngine:
         self._world_size = context.world_size
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames collectives that DeepSpeed calls
+            # An operation for inference that DeepSpeed would compile for half a minute on a fresh machine.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             deepspeed.init_distributed(dist_backend=None, auto_mpi_discovery=False)
             self._engine, self._optimizer, _, _ = deepspeed.initialize(
                 model=self.module,

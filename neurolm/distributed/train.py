@@ -17,12 +17,12 @@ from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, UserC
 from ray.train.torch import TorchTrainer
 
 from neurolm.config import UserError, override
-from neurolm.distributed.data import OrderedDataConfig, step_chunks, worker_steps
+from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_steps
+from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
 from neurolm.tracking import FILE_NAME, start_run
-from neurolm.training.assembly import Assembly, training_index, training_order, training_schedule
-from neurolm.training.batches import StepWindows
+from neurolm.training.assembly import Assembly, reading_plan
 from neurolm.training.context import ProcessGroupContext
 from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
 from neurolm.training.runs import TrainingRun
@@ -57,7 +57,8 @@ def train(
     if (kept := finished(run)) is not None:
         return kept
     store = Store.open(run.training_store)
-    total_steps = training_schedule(run, training_order(run, training_index(run, store))).total_steps
+    plan = reading_plan(run)
+    total_steps = plan.total_steps(plan.order(store))
     storage = run.out / "checkpoints"
     (run.folder / MISTAKE).unlink(missing_ok=True)
     trainer = TorchTrainer(
@@ -75,8 +76,8 @@ def train(
             callbacks=callbacks or [],
             worker_runtime_env={"env_vars": _worker_environment(run)},
         ),
-        datasets={"train": functools.partial(step_chunks, run, storage / run.name, total_steps)},
-        dataset_config=OrderedDataConfig(run),
+        datasets={"train": functools.partial(step_chunks, storage / run.name, total_steps)},
+        dataset_config=OrderedDataConfig(plan, run.resources.reader_cpus),
     )
     with _ProgressFollower(run) if show_progress else _Nothing():
         try:

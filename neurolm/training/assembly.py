@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neurolm.config import UserError, as_dict, build, digest
 from neurolm.eeg.order import GlobalOrder
+from neurolm.eeg.reading import ReadingPlan, windows_of
 from neurolm.eeg.shards import Store, WindowIndex
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import Predictions, TaskResult, concatenate, score
@@ -50,9 +51,9 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     torch.manual_seed(run.seed)
     store = Store.open(run.training_store)
     stage, tasks = _build_stage(run)
-    data_sets = sorted({task.task.data_set for task in tasks.values()}) or None
-    training, validation = (_index(store, split, data_sets) for split in ("train", "val"))
-    order = training_order(run, training)
+    plan = reading_plan(run)
+    validation = windows_of(store, "val", plan.data_sets)
+    order = plan.order(store)
     batcher = Batcher(
         run.batch,
         corpus=TextCorpus(run.corpus, gpt2_bpe()) if run.batch.text_size else None,
@@ -72,26 +73,22 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         store=store,
         order=order,
         batcher=batcher,
-        schedule=training_schedule(run, order),
+        schedule=_schedule(run, plan.total_steps(order)),
         validate=lambda: validate(run, stage, store, validation, tasks, context),
         export=lambda folder, weights, metrics: _export(run, stage, store, folder, weights, metrics),
     )
 
 
-def training_order(run: TrainingRun, index: WindowIndex) -> GlobalOrder:
-    """The order in which a run reads the training windows."""
-    return GlobalOrder(index, batch_size=run.batch.size, seed=run.seed)
+def reading_plan(run: TrainingRun) -> ReadingPlan:
+    """Which windows a run trains on and in which order."""
+    data_sets = None
+    if isinstance(run, InstructRun):
+        data_sets = tuple(sorted({task.task.data_set for task in encoded_tasks(run.tasks).values()}))
+    return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed)
 
 
-def training_index(run: TrainingRun, store: Store) -> WindowIndex:
-    """The training windows of a run."""
-    data_sets = sorted({TASKS[name].data_set for name in run.tasks}) if isinstance(run, InstructRun) else None
-    return _index(store, "train", data_sets)
-
-
-def training_schedule(run: TrainingRun, order: GlobalOrder) -> Schedule:
-    """Steps of a run: all epochs; validations evenly spread."""
-    total = run.epochs * order.steps_per_epoch
+def _schedule(run: TrainingRun, total: int) -> Schedule:
+    """Validations, evenly spread over all steps, and checkpoints."""
     every = max(1, total // run.validations)
     return Schedule(total, every, run.checkpoint_steps or every, log_every=max(1, total // 200))
 
@@ -152,14 +149,6 @@ def _text_table(run: TokenizerRun) -> Tensor:
             f"text_table: {run.text_table} is {table.shape[1]} wide, model.hidden_size is {run.model.hidden_size}"
         )
     return table
-
-
-def _index(store: Store, split: str, data_sets: list[str] | None) -> WindowIndex:
-    index = store.index(split, data_sets)
-    if not len(index.rows):
-        wanted = f" of {', '.join(data_sets)}" if data_sets else ""
-        raise UserError(f"{store.path}: no {split} windows{wanted}; preprocess those recordings or change data.split")
-    return index
 
 
 def _validation_batches(

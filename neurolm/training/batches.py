@@ -1,11 +1,11 @@
 """The stream of training steps: which windows and which text, cut for this worker and into micro-batches.
 
-Windows arrive as `StepWindows`, from the store by index (`read_steps`) or from Ray Data; both follow the order that
-`neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows at the same step on any number of workers.
+Windows arrive as `StepWindows`, from the store by index (`neurolm.eeg.reading`) or from Ray Data; both follow the order
+that `neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows at a step on any number of workers.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from neurolm.config import config
-from neurolm.eeg.order import GlobalOrder, worker_slice
-from neurolm.eeg.shards import Store, StoredWindow
+from neurolm.eeg.order import worker_slice
+from neurolm.eeg.reading import StepWindows
 from neurolm.sequences import Batch, collate
 from neurolm.text.corpus import TextCorpus
 from neurolm.text.instructions import EncodedTask
@@ -35,15 +35,6 @@ class BatchConfig:
 
 
 @dataclass(frozen=True)
-class StepWindows:
-    """One worker's windows of one step, with their places in the global batch."""
-
-    step: int
-    windows: Sequence[StoredWindow]
-    places: np.ndarray
-
-
-@dataclass(frozen=True)
 class StepBatch:
     """One worker's micro-batches of one step and the element counts that its losses divide by."""
 
@@ -51,21 +42,6 @@ class StepBatch:
     micro_batches: tuple[Batch, ...]
     counts: dict[str, int]
     num_windows: int
-
-
-def step_share(order: GlobalOrder, step: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and places in the global batch of a worker's share of ``step``."""
-    rows = order.batch(step)
-    return worker_slice(rows, rank, world_size), worker_slice(np.arange(len(rows)), rank, world_size)
-
-
-def read_steps(
-    store: Store, order: GlobalOrder, steps: Iterable[int], rank: int = 0, world_size: int = 1
-) -> Iterator[StepWindows]:
-    """Read a worker's windows by index, step after step."""
-    for step in steps:
-        rows, places = step_share(order, step, rank, world_size)
-        yield StepWindows(step, store.read(rows), places)
 
 
 class Batcher:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from neurolm.config import ConfigError, UserError, as_dict, as_yaml, flatten
+from neurolm.eeg.reading import StepWindows, read_steps
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
 from neurolm.tracking import NullTracker, TeeTracker, Tracker, start_run
 from neurolm.training.assembly import Assembly, assemble
-from neurolm.training.batches import StepWindows, read_steps
 from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.engine import Engine, TorchEngine
@@ -51,7 +51,8 @@ def run_worker(
     if context.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "config.yaml").write_text(as_yaml(run))
-        tracker.params(flatten(as_dict(run)) | {"data_digest": assembly.store.digest})
+        settings = flatten(as_dict(run)) | {"data_digest": assembly.store.digest}
+        tracker.params({name: value for name, value in settings.items() if value is not None})
 
     def after_validation(step: int, metrics: dict[str, float]) -> None:
         """Keep the best weights by validation (instruction tuning) or the latest (tokenizer, pre-training)."""

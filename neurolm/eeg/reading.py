@@ -1,0 +1,70 @@
+"""Which windows a run reads at which step, and reading them: a plan small enough to send to any process.
+
+Nothing here knows torch or a model, so the processes that only read start quickly.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurolm.config import UserError
+from neurolm.eeg.order import GlobalOrder, worker_slice
+from neurolm.eeg.shards import Store, StoredWindow, WindowIndex
+
+
+@dataclass(frozen=True)
+class StepWindows:
+    """One worker's windows of one step, with their places in the global batch."""
+
+    step: int
+    windows: Sequence[StoredWindow]
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ReadingPlan:
+    """The training windows of a run and the order in which they are read."""
+
+    store: Path
+    data_sets: tuple[str, ...] | None
+    """Data sets that are read; None: all of the store."""
+    batch_size: int
+    epochs: int
+    seed: int
+
+    def order(self, store: Store) -> GlobalOrder:
+        """The global order of the training windows. Raises UserError where there are none."""
+        return GlobalOrder(windows_of(store, "train", self.data_sets), batch_size=self.batch_size, seed=self.seed)
+
+    def total_steps(self, order: GlobalOrder) -> int:
+        """Steps of the whole run."""
+        return self.epochs * order.steps_per_epoch
+
+
+def windows_of(store: Store, split: str, data_sets: Sequence[str] | None) -> WindowIndex:
+    """The windows of a split. Raises UserError where there are none."""
+    index = store.index(split, data_sets)
+    if not len(index):
+        wanted = f" of {', '.join(data_sets)}" if data_sets else ""
+        raise UserError(f"{store.path}: no {split} windows{wanted}; preprocess those recordings or change data.split")
+    return index
+
+
+def step_share(
+    order: GlobalOrder, step: int, rank: int, world_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and places in the global batch of a worker's share of ``step``."""
+    rows = order.batch(step)
+    return worker_slice(rows, rank, world_size), worker_slice(np.arange(len(rows)), rank, world_size)
+
+
+def read_steps(
+    store: Store, order: GlobalOrder, steps: Iterable[int], rank: int = 0, world_size: int = 1
+) -> Iterator[StepWindows]:
+    """Read a worker's windows by index, step after step."""
+    for step in steps:
+        rows, places = step_share(order, step, rank, world_size)
+        yield StepWindows(step, store.read(rows), places)

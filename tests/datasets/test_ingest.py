@@ -1,0 +1,235 @@
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from neurolm.config import ConfigError, UserError, build
+from neurolm.datasets.ingest import (
+    DataConfig,
+    PrivacyConfig,
+    ShardAccount,
+    ShardPlan,
+    plan_digest,
+    plan_downstream,
+    plan_pretraining,
+    run_locally,
+    write_shard,
+    write_store,
+)
+from neurolm.eeg.privacy import keyed_id, load_key
+from neurolm.eeg.shards import Manifest, ManifestMissing, Store
+from tests.eeg.edf import write_edf
+
+SETS = {"demo_workload": {"layout": "workload", "folder": "workload"}, "sleep": {"layout": "hmc", "folder": "sleep"}}
+
+
+@pytest.fixture(scope="module")
+def settings(demo_recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    key = tmp_path_factory.mktemp("keys") / "privacy.key"
+    values = {"root": demo_recordings, "sets": SETS, "privacy": {"key_file": key}}
+    return build(DataConfig, values, source="test")
+
+
+@pytest.fixture(scope="module")
+def written(settings: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """A store, and its manifest; while it was written, there was none."""
+    store = tmp_path_factory.mktemp("out") / "store"
+
+    def run(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
+        for plan in plans:
+            assert not (store / "manifest.json").exists()
+            with pytest.raises(ManifestMissing):
+                Store.open(store)
+            yield write_shard(plan)
+
+    return store, write_store(plan_downstream(settings, store), store, run)
+
+
+def broken_id(settings: DataConfig) -> str:
+    return keyed_id(load_key(settings.privacy.key_file), "recording", "workload/Subject00_1.edf")
+
+
+def test_a_broken_recording_is_quarantined_by_its_id_and_counted(
+    settings: DataConfig, written: tuple[Path, Manifest]
+) -> None:
+    _, manifest = written
+    assert list(manifest.quarantined) == [broken_id(settings)]
+    (reason,) = manifest.quarantined.values()
+    assert reason.startswith("RecordingError: ")
+    assert "truncated" in reason
+    counts = manifest.counts
+    assert counts["num_sources"] == 3 * 2 + 1 + 3
+    assert counts["num_recordings"] == counts["num_sources"] - len(manifest.quarantined)
+    assert counts["num_subjects"] == 6  # nobody is counted who has no usable recording
+    assert counts["hours"] == pytest.approx((6 * 62 + 3 * 600) / 3600, abs=1e-4)
+
+
+def test_windows_are_counted_by_split_and_label(written: tuple[Path, Manifest]) -> None:
+    store, manifest = written
+    # Sorted: Subject00 (broken) and Subject01 train, 02 validates, 03 is the test; SN001 trains, SN002, SN003.
+    assert manifest.windows_by_split == {split: 2 * 29 + 20 for split in ("train", "val", "test")}
+    assert manifest.windows_by_label == {
+        "demo_workload": {"rest": 3 * 29, "arithmetic": 3 * 29},
+        "sleep": dict.fromkeys(("W", "N1", "N2", "N3", "R"), 12),
+    }
+    assert sum(file["num_windows"] for file in manifest.files) == manifest.counts["num_windows"] == 3 * 78
+    index = Store.open(store).index("train", ["sleep"])
+    window = Store.open(store).read(index.rows[:1])[0]
+    assert (window.signal.shape, window.label) == ((4, 6000), index.label[0])
+
+
+def test_no_name_of_a_file_or_person_is_in_the_store(settings: DataConfig, written: tuple[Path, Manifest]) -> None:
+    store, manifest = written
+    said = [store.name, (store / "manifest.json").read_text()]
+    for file in manifest.files:
+        table = pq.read_table(store / file["name"]).drop_columns(["signal", "channel_indices"])
+        said += [file["name"], str(table.schema), str(pq.read_metadata(store / file["name"]).metadata)]
+        said += [str(table.to_pylist())]
+    for text in said:
+        for word in ("Subject0", "SN00", ".edf", str(settings.root)):
+            assert word not in text
+
+
+def test_the_map_from_ids_to_files_is_private(settings: DataConfig, written: tuple[Path, Manifest]) -> None:
+    store, manifest = written
+    path = store.parent / "private" / "recordings.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    known = json.loads(path.read_text())
+    assert len(known) == manifest.counts["num_sources"]
+    assert settings.root is not None
+    assert known[broken_id(settings)] == str(settings.root / "workload" / "Subject00_1.edf")
+
+
+def test_a_map_that_others_could_read_is_closed_again(tmp_path: Path, settings: DataConfig) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "recordings.json").write_text('{"old": "kept.edf"}')
+    (private / "recordings.json").chmod(0o644)
+    plans = [replace(plan, sources=plan.sources[:1]) for plan in only(settings, "workload", tmp_path / "store")[-1:]]
+    write_store(plans, tmp_path / "store", run_locally)
+    assert (private / "recordings.json").stat().st_mode & 0o777 == 0o600
+    assert json.loads((private / "recordings.json").read_text())["old"] == "kept.edf"
+
+
+def only(settings: DataConfig, layout: str, store: Path) -> list[ShardPlan]:
+    return [plan for plan in plan_downstream(settings, store) if plan.layout.name == layout]
+
+
+def test_a_second_writing_under_another_key_has_the_same_digest(
+    settings: DataConfig, written: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    other = replace(settings, privacy=PrivacyConfig(key_file=tmp_path / "other.key"))
+    again = write_store(list(reversed(plan_downstream(other, tmp_path))), tmp_path, run_locally)
+    first = written[1]
+    assert again.data_digest == first.data_digest
+    assert again.windows_by_label == first.windows_by_label
+    assert set(again.quarantined).isdisjoint(first.quarantined)
+    assert again.privacy_key_fingerprint != first.privacy_key_fingerprint
+
+
+def test_an_old_manifest_does_not_survive_a_writing_that_fails(settings: DataConfig, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+
+    def stopped(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_store(plan_downstream(settings, tmp_path), tmp_path, stopped)
+    with pytest.raises(ManifestMissing):
+        Store.open(tmp_path)
+
+
+def test_nothing_usable_is_an_error_with_the_reasons(settings: DataConfig, tmp_path: Path) -> None:
+    (plan, *_) = only(settings, "workload", tmp_path)
+    broken = replace(plan, sources=plan.sources[:1])
+    with pytest.raises(ConfigError, match=r"no window came out of 1 shards.*truncated"):
+        write_store([broken], tmp_path, run_locally)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six tiny files in the workload's layout; nothing of them is read."""
+    for subject in (1, 2, 3):
+        for part in (1, 2):
+            (tmp_path / f"Subject{subject:02d}_{part}.edf").write_bytes(b"x" * 10)
+    return tmp_path
+
+
+def planned(root: Path, **values: object) -> str:
+    return plan_digest(plan_downstream(build(DataConfig, {"root": root, **values}, source="test"), root / "store"))
+
+
+def test_plan_digest_follows_files_splits_and_settings(folder: Path) -> None:
+    first = planned(folder)
+    assert planned(folder) == first
+    assert planned(folder, split={"counts": [1, 1, 1]}) == first  # the same division by another name
+    assert planned(folder, preprocessing={"high_hz": 70}) != first
+    assert planned(folder, split={"counts": [0, 1, 2]}) != first
+    path = folder / "Subject02_1.edf"
+    status = path.stat()
+    path.write_bytes(b"x" * 11)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    longer = planned(folder)
+    path.write_bytes(b"x" * 10)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    touched = planned(folder)
+    path.rename(folder / "Subject04_1.edf")
+    assert len({first, longer, touched, planned(folder)}) == 4
+
+
+def test_plan_digest_follows_the_length_of_pretraining_windows(tmp_path: Path) -> None:
+    for subject in ("S001", "S002"):
+        (tmp_path / subject).mkdir()
+        (tmp_path / subject / f"{subject}R01.edf").write_bytes(b"x")
+
+    def digest_of(window_s: float) -> str:
+        config = DataConfig(pretraining_root=tmp_path, pretraining_window_s=window_s)
+        return plan_digest(plan_pretraining(config, tmp_path / "store"))
+
+    assert digest_of(16) == digest_of(16) != digest_of(8)
+
+
+def test_large_recordings_are_spread_over_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neurolm.datasets.ingest.SHARD_SOURCE_BYTES", 15)
+    config = DataConfig(root=folder, split=build(DataConfig, {"split": {"counts": [2, 1, 0]}}, "test").split)
+    plans = plan_downstream(config, folder / "store")
+    assert [(plan.path.name, len(plan.sources)) for plan in plans] == [
+        ("train-workload-00000.parquet", 2),
+        ("train-workload-00001.parquet", 2),
+        ("val-workload-00000.parquet", 2),
+    ]
+
+
+def test_unset_and_unknown_settings_say_what_to_do(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root is not set; .* data\.root=DIR"):
+        plan_downstream(DataConfig(), folder)
+    with pytest.raises(ConfigError, match=r"layout 'eegmat' is not known; known layouts: hmc, motor_imagery, workload"):
+        planned(folder, sets={"workload": {"layout": "eegmat"}})
+    with pytest.raises(UserError, match=r"absent: no such folder"):
+        planned(folder, sets={"workload": {"layout": "workload", "folder": "absent"}})
+
+
+def test_real_recordings_and_a_broken_one(test_data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "eegmat"
+    root.mkdir()
+    for name in ("Subject01_1.edf", "Subject01_2.edf", "Subject02_1.edf", "Subject02_2.edf"):
+        (root / name).symlink_to(test_data / "eegmat" / name)
+    whole = (test_data / "eegmat" / "Subject03_1.edf").read_bytes()
+    (root / "Subject03_1.edf").write_bytes(whole[: len(whole) // 3])
+    shutil.copy(write_edf(tmp_path / "short.edf", ["EEG Fp1", "EEG Fp2"]), root / "Subject03_2.edf")
+    config = build(DataConfig, {"root": root, "split": {"counts": [1, 1, 1]}}, source="test")
+    manifest = write_store(plan_downstream(config, tmp_path / "store"), tmp_path / "store", run_locally)
+    assert manifest.windows_by_split == {"train": 58, "val": 58, "test": 0}
+    assert manifest.counts["num_sources"] == 6
+    assert manifest.counts["num_recordings"] == 4
+    truncated, lacking = sorted(manifest.quarantined.values(), key=lambda reason: "truncated" not in reason)
+    assert "truncated" in truncated
+    assert "EEG F3" in lacking or "F3" in lacking
+    assert "Subject03" not in truncated + lacking
