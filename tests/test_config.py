@@ -181,7 +181,7 @@ def test_override_validates_again(path: Path) -> None:
     run = load(TokenizerRun, path)
     changed = override(run, {"optimizer.learning_rate": 1e-3, "model.hidden_size": 48, "model.num_heads": 4})
     assert (changed.optimizer.learning_rate, changed.model.hidden_size, run.model.hidden_size) == (1e-3, 48, 768)
-    with pytest.raises(ConfigError, match="optimizer.learning_rate: Input should be greater than 0"):
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate: Input should be greater than 0"):
         override(run, {"optimizer.learning_rate": -1.0})
 
 
