@@ -89,8 +89,7 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
 
 def _schedule(run: TrainingRun, total: int) -> Schedule:
     """Validations, evenly spread over all steps, and checkpoints."""
-    every = max(1, total // run.validations)
-    return Schedule(total, every, run.checkpoint_steps or every, log_every=max(1, total // 200))
+    return Schedule(total, run.validations, run.checkpoint_steps, log_every=max(1, total // 200))
 
 
 def load_tokenizer(folder: Path) -> NeuralTokenizer:

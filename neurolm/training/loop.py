@@ -25,17 +25,22 @@ class Schedule:
     """Which steps validate and save. Steps count from 0; a step is *due* when it has been completed."""
 
     total_steps: int
-    validate_every: int
-    checkpoint_every: int
+    validations: int
+    """How often to validate, evenly spread, the last time at the end; a run of fewer steps validates after each."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints; None: with every validation."""
     log_every: int = 1
 
     def validates(self, completed: int) -> bool:
         """Whether to validate after ``completed`` steps."""
-        return completed % self.validate_every == 0 or completed == self.total_steps
+        number = min(self.validations, self.total_steps)
+        return completed * number // self.total_steps > (completed - 1) * number // self.total_steps
 
     def saves(self, completed: int) -> bool:
         """Whether to save a checkpoint after ``completed`` steps."""
-        return completed % self.checkpoint_every == 0 or completed == self.total_steps
+        if self.checkpoint_steps is None:
+            return self.validates(completed)
+        return completed % self.checkpoint_steps == 0 or completed == self.total_steps
 
 
 Save = Callable[[int, dict[str, float]], Path | None]

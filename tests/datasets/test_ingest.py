@@ -30,8 +30,14 @@ SETS = {"demo_workload": {"layout": "workload", "folder": "workload"}, "sleep": 
 
 @pytest.fixture(scope="module")
 def settings(demo_recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    """Three subjects of either set, and the broken workload file of a fourth."""
+    root = tmp_path_factory.mktemp("few")
+    for pattern in ("workload/Subject0[0-3]*", "sleep/recordings/SN00[1-3]*"):
+        for path in demo_recordings.glob(pattern):
+            (root / path.relative_to(demo_recordings)).parent.mkdir(parents=True, exist_ok=True)
+            (root / path.relative_to(demo_recordings)).symlink_to(path)
     key = tmp_path_factory.mktemp("keys") / "privacy.key"
-    values = {"root": demo_recordings, "sets": SETS, "privacy": {"key_file": key}}
+    values = {"root": root, "sets": SETS, "privacy": {"key_file": key}}
     return build(DataConfig, values, source="test")
 
 

@@ -1,0 +1,233 @@
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from neurolm.eeg.reading import StepWindows
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.sequences import Batch
+from neurolm.training.batches import BatchConfig, Batcher, StepBatch
+from neurolm.training.context import LocalContext
+from neurolm.training.engine import DivergedError, TorchEngine
+from neurolm.training.instruct import InstructLossConfig, InstructStage
+from neurolm.training.loop import Schedule, fit
+from neurolm.training.optimizer import OptimizerConfig
+from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
+from neurolm.training.stage import Stage
+from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
+from tests.tiny import TOKENIZER, mixed_windows, tasks, tiny_neurolm
+
+CPU = torch.device("cpu")
+SETTINGS = OptimizerConfig(learning_rate=0.01, warmup_ratio=0)
+
+
+class Recorder:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, dict[str, float]] = {}
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.values.setdefault(step, {}).update(values)
+
+    def tags(self, values: Mapping[str, str]) -> None: ...
+
+    def artifact(self, path: Path) -> None: ...
+
+    def close(self, status: str = "FINISHED") -> None: ...
+
+
+class Line(Stage):
+    """Goes wrong in the way and at the step it is told to."""
+
+    def __init__(self, how: str = "not at all", at_step: int = 2) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2))
+        self.how, self.at_step = how, at_step
+        self.calls: list[str] = []
+
+    def before_training(self, batches: Any, context: Any) -> None:
+        self.calls.append("before_training")
+
+    def before_step(self, step: int, total_steps: int) -> None:
+        self.step = step
+        self.calls.append(f"before_step {step}/{total_steps}")
+
+    def after_step(self, context: Any) -> None:
+        self.calls.append("after_step")
+
+    def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
+        loss = (self.weight - 3).square().mean()
+        raw = loss.detach()
+        if self.step == self.at_step:
+            if self.how == "loss":
+                raw = raw * math.nan
+                loss = loss * math.nan
+            elif self.how == "gradient":
+                loss = loss + (self.weight - self.weight.detach()).abs().pow(0.5).sum()  # 0, with slope infinity
+        return {"loss": loss, "raw": raw}
+
+
+def steps(start: int = 0) -> Iterator[StepBatch]:
+    empty = Batch(groups=())
+    while True:
+        yield StepBatch(start, (empty,), empty.counts, 0)
+        start += 1
+
+
+def run(stage: Line, engine: TorchEngine, total: int, recorder: Recorder, **schedule: Any) -> dict[str, float]:
+    def save(step: int, metrics: dict[str, float]) -> Path:
+        stage.calls.append(f"save {step}")
+        return Path(f"checkpoint-{step}")
+
+    def validate() -> dict[str, float]:
+        assert not stage.training
+        return {"score": float(engine.step_count)}
+
+    context = LocalContext()
+    context.report = lambda metrics, checkpoint: stage.calls.append(f"report {metrics} {checkpoint}")  # type: ignore[method-assign]
+    return fit(
+        stage,
+        engine,
+        steps(engine.step_count),
+        context,
+        recorder,
+        Schedule(total, **schedule),
+        validate=validate,
+        save=save,
+        after_validation=lambda step, metrics: stage.calls.append(f"validated {step} {metrics['score']:g}"),
+    )
+
+
+@pytest.mark.parametrize(("how", "message"), [("loss", "step 2: loss, raw not finite"), ("gradient", "gradient norm")])
+def test_a_loss_or_gradient_that_is_not_finite_stops_before_any_weight_changes(how: str, message: str) -> None:
+    stage, recorder = Line(how), Recorder()
+    engine = TorchEngine(stage, SETTINGS, total_steps=4, device=CPU)
+    reference = Line()
+    run(reference, TorchEngine(reference, SETTINGS, total_steps=4, device=CPU), 2, Recorder(), validations=2)
+    with pytest.raises(DivergedError, match=message):
+        run(stage, engine, 4, recorder, validations=4)
+    assert torch.equal(stage.weight, reference.weight)  # as after two good steps
+    assert engine.step_count == 2
+    assert sorted(recorder.values) == [1, 2]
+    assert stage.calls[-1] == "before_step 2/4"  # neither saved nor moved any codebook
+
+
+def test_the_calls_of_a_run_in_order() -> None:
+    stage, recorder = Line(), Recorder()
+    engine = TorchEngine(stage, SETTINGS, total_steps=3, device=CPU)
+    assert run(stage, engine, 3, recorder, validations=1, checkpoint_steps=2) == {"score": 3}
+    assert stage.calls == [
+        "before_training",
+        *("before_step 0/3", "after_step"),
+        *("before_step 1/3", "after_step", "save 2", "report {'step': 2} checkpoint-2"),
+        *("before_step 2/3", "after_step", "validated 3 3", "save 3"),
+        "report {'step': 3, 'score': 3.0} checkpoint-3",
+    ]
+    assert stage.training
+    assert recorder.values[1]["loss"] == pytest.approx(4)
+    assert recorder.values[3]["validation/score"] == 3
+    for values in recorder.values.values():
+        assert {"loss", "raw", "gradient_norm", "learning_rate", "progress", "data_wait_share"} <= values.keys()
+        assert 0 <= values["data_wait_share"] <= 1
+
+
+def test_a_resumed_run_goes_on_where_it_was_and_starts_nothing_again() -> None:
+    stage = Line()
+    engine = TorchEngine(stage, SETTINGS, total_steps=3, device=CPU)
+    run(stage, engine, 1, Recorder(), validations=1)
+    stage.calls.clear()
+    run(stage, engine, 3, Recorder(), validations=1)
+    assert [call for call in stage.calls if call.startswith("before")] == ["before_step 1/3", "before_step 2/3"]
+    stage.calls.clear()
+    assert run(stage, engine, 3, Recorder(), validations=1) == {}
+    assert stage.calls == []
+
+
+@given(total=st.integers(1, 300), validations=st.integers(1, 40))
+def test_a_run_validates_as_often_as_asked_evenly_and_at_its_end(total: int, validations: int) -> None:
+    schedule = Schedule(total, validations)
+    at = [step for step in range(1, total + 1) if schedule.validates(step)]
+    assert len(at) == min(total, validations)
+    assert at[-1] == total
+    gaps = np.diff([0, *at])
+    assert gaps.max() - gaps.min() <= 1
+    assert at == [step for step in range(1, total + 1) if schedule.saves(step)]
+
+
+def test_checkpoints_of_their_own_rhythm() -> None:
+    schedule = Schedule(10, validations=2, checkpoint_steps=4)
+    assert [step for step in range(1, 11) if schedule.validates(step)] == [5, 10]
+    assert [step for step in range(1, 11) if schedule.saves(step)] == [4, 8, 10]
+
+
+class GradientKeeper(TorchEngine):
+    """Keeps the gradients of its first step."""
+
+    gradients: Tensor | None = None
+
+    def step(self) -> dict[str, float]:
+        if self.gradients is None:
+            trained = [one for one in self.module.parameters() if one.requires_grad]
+            assert all(one.grad is not None for one in trained)
+            self.gradients = torch.cat([one.grad.flatten() for one in trained if one.grad is not None])
+        return super().step()
+
+
+def tokenizer_stage() -> Stage:
+    torch.manual_seed(0)
+    table = torch.randn(50257, 16, generator=torch.Generator().manual_seed(0))
+    return TokenizerStage(NeuralTokenizer(TOKENIZER), table, TokenizerLossConfig())  # the codebook starts in the loop
+
+
+class Words:
+    """A stand-in for a corpus."""
+
+    def batch(self, step: int, batch_size: int, length: int, seed: int) -> np.ndarray:
+        return np.random.default_rng(step).integers(0, 50257, (batch_size, length + 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "asks"),
+    [
+        (tokenizer_stage, False),
+        (lambda: PretrainStage(tiny_neurolm(), PretrainLossConfig()), False),
+        (lambda: InstructStage(tiny_neurolm(), tasks(), InstructLossConfig()), True),
+    ],
+    ids=["tokenizer", "pretrain", "instruct"],
+)
+def test_training_is_the_same_whatever_the_micro_size(make: Any, asks: bool) -> None:
+    found = []
+    for micro_size in (None, 3, 1):
+        sizes = BatchConfig(size=7, text_size=3, text_length=8, micro_size=micro_size)
+        batcher = Batcher(sizes, corpus=Words(), tasks=tasks() if asks else None, seed=0)  # type: ignore[arg-type]
+        stage, recorder = make(), Recorder()
+        engine = GradientKeeper(stage, OptimizerConfig(learning_rate=1e-3), total_steps=10, device=CPU)
+        parts = (batcher(StepWindows(step, mixed_windows(), np.arange(7))) for step in range(2))
+        fit(
+            stage,
+            engine,
+            parts,
+            LocalContext(),
+            recorder,
+            Schedule(2, validations=1),
+            validate=dict,
+            save=lambda *_: None,
+            after_validation=lambda *_: None,
+        )
+        assert engine.gradients is not None
+        losses = [[values[name] for name in sorted(values) if "second" not in name and "wait" not in name]
+                  for values in recorder.values.values()]  # fmt: skip
+        found.append((engine.gradients, torch.tensor(losses)))
+    for gradients, losses in found[1:]:
+        torch.testing.assert_close(gradients, found[0][0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(losses, found[0][1], rtol=1e-4, atol=1e-6)
