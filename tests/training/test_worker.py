@@ -1,0 +1,355 @@
+"""All three stages, evaluation and prediction in one process, on a store of a few windows."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from neurolm.config import ConfigError, UserError, build, load
+from neurolm.eeg.sealing import SealedSplitError, count_openings
+from neurolm.eeg.shards import (
+    Manifest,
+    ShardWriter,
+    Store,
+    StoredWindow,
+    combine_digests,
+    window_digest,
+    write_manifest,
+)
+from neurolm.inference import predict_recording
+from neurolm.reports.evaluate import EvaluateRun, evaluate
+from neurolm.tracking import read_curves
+from neurolm.training import worker
+from neurolm.training.assembly import assemble
+from neurolm.training.checkpoint import ModelFolderError, load_model, model_digest
+from neurolm.training.context import LocalContext
+from neurolm.training.engine import TorchEngine
+from neurolm.training.runs import STAGES, TrainingRun
+from neurolm.training.worker import ResumeError, train_locally
+
+LABELS = {"workload": ("rest", "arithmetic"), "hmc": ("W", "N1", "N2", "N3", "R")}
+TINY = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
+RESULTS = {"schema", "tasks", "config_digest", "data_digest", "git_commit", "seed", "test_openings"}
+TASK_RESULTS = {
+    "split",
+    "num_windows",
+    "num_recordings",
+    "num_subjects",
+    "balanced_accuracy",
+    "balanced_accuracy_ci95",
+    "auroc",
+    "auc_pr",
+    "cohen_kappa",
+    "weighted_f1",
+    "invalid_answer_rate",
+}
+
+
+def window(data_set: str, split: str, number: int) -> StoredWindow:
+    """A rhythm whose frequency is the class, in noise; the two sets have different montages."""
+    label = LABELS[data_set][number % len(LABELS[data_set])]
+    num_channels = {"workload": 2, "hmc": 1}[data_set]
+    rng = np.random.default_rng([number, len(split)])
+    times = np.arange(400) / 200
+    signal = 20 * np.sin(2 * np.pi * (3 + 5 * (number % 5)) * times) + rng.normal(0, 5, (num_channels, 400))
+    return StoredWindow(
+        signal=signal.astype(np.float32),
+        channel_indices=np.arange(num_channels, dtype=np.int16),
+        data_set=data_set,
+        subject=f"{split}-subject-{number % 6}",
+        recording=f"{split}-recording-{number % 12}",
+        start_s=float(number),
+        label=label,
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    files, digests = [], []
+    for data_set in LABELS:
+        for split, size in (("train", 13), ("val", 10), ("test", 12)):
+            windows = [window(data_set, split, number) for number in range(size)]
+            path = folder / f"{split}-{data_set}-00000.parquet"
+            with ShardWriter(path) as writer:
+                writer.write(windows)
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            files.append({"name": path.name, "split": split, "num_windows": size, "sha256": sha256})
+            digests += [window_digest(one, split) for one in windows]
+    manifest = Manifest(data_digest=combine_digests(digests), files=files, counts={"num_windows": 70})
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(" ".join(f"word{number}" for number in range(400)))
+    return path
+
+
+def make_run(stage: str, out: Path, store: Path, text: Path, **changes: Any) -> TrainingRun:
+    values: dict[str, Any] = {
+        "stage": stage,
+        "out": out,
+        "data": {"store": store, "sets": {name: {"layout": name} for name in LABELS}},
+        "epochs": 2,
+        "validations": 3,
+        "batch": {"size": 5, "text_size": 2, "text_length": 8, "micro_size": 3},
+        "optimizer": {"learning_rate": 3e-3},
+        "corpus": {"path": text},
+        "tracking": {"enabled": False},
+    }
+    values |= {
+        "tokenizer": {"model": {**TINY, "decoder_layers": 1, "codebook_size": 16, "codebook_dim": 8}},
+        "pretrain": {"language_model": {**TINY, "context": 64, "dropout": 0.1}, "spatial_embedding_init_std": 0.02},
+        "instruct": {"tasks": list(LABELS)},
+    }[stage]
+    return build(STAGES[stage], values | changes, source="test")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, store: Path, text: Path) -> Path:
+    """A folder in which all three stages ran to their end."""
+    out = tmp_path_factory.mktemp("trained")
+    for stage in STAGES:
+        train_locally(make_run(stage, out, store, text), show_progress=False)
+    return out
+
+
+def test_every_stage_writes_its_model_and_its_history(trained: Path, store: Path) -> None:
+    kinds = {"tokenizer": "tokenizer", "pretrain": "neurolm", "instruct": "neurolm"}
+    for stage, kind in kinds.items():
+        folder = trained / stage
+        values = load_model(folder / "model", kind).values
+        assert values["trained"]["stage"] == stage
+        assert values["trained"]["data_digest"] == Store.open(store).digest
+        assert values["tasks"] == (list(LABELS) if stage == "instruct" else [])
+        curves = read_curves(folder / "tracking.jsonl")
+        assert [step for step, _ in curves["loss"]] == list(range(1, 13))  # 26 windows, 5 in a batch, 2 epochs
+        assert all(np.isfinite(value) for curve in curves.values() for _, value in curve)
+        # A tuned model is judged by its answers, the others by their loss.
+        name = "validation/score" if stage == "instruct" else "validation/loss"
+        assert [step for step, _ in curves[name]] == [4, 8, 12]
+        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000012"]
+        assert "\nstage: " in (folder / "config.yaml").read_text()
+    health = load_model(trained / "tokenizer" / "model", "tokenizer").values["trained"]["validation"]
+    assert 0 < health["codebook_usage"] <= 1
+    assert health["step"] == 12
+
+
+def test_the_tokenizer_learns_something_here(trained: Path) -> None:
+    curve = [loss for _, loss in read_curves(trained / "tokenizer" / "tracking.jsonl")["loss"]]
+    assert np.mean(curve[-3:]) < np.mean(curve[:3])
+
+
+def test_instruct_keeps_the_best_validation_not_the_last(trained: Path) -> None:
+    curve = read_curves(trained / "instruct" / "tracking.jsonl")["validation/score"]
+    kept = load_model(trained / "instruct" / "model", "neurolm").values["trained"]["validation"]
+    best = max(score for _, score in curve)
+    assert kept["score"] == best
+    assert kept["step"] == min(step for step, score in curve if score == best)
+
+
+def stage_again(trained: Path, out: Path, stage: str) -> Path:
+    """A copy of everything before a stage."""
+    shutil.copytree(trained, out)
+    shutil.rmtree(out / stage)
+    return out
+
+
+class StoppedEngine(TorchEngine):
+    """The process is killed in the middle of a step."""
+
+    def step(self) -> dict[str, float]:
+        if self.step_count == 7:
+            raise KeyboardInterrupt
+        return super().step()
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
+    stage: str, trained: Path, tmp_path: Path, store: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = stage_again(trained, tmp_path / "out", stage)
+    run = make_run(stage, out, store, text)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(worker, "TorchEngine", StoppedEngine)
+        train_locally(run, show_progress=False)
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step-00000004"]
+    assert not (run.folder / "finished.json").exists()
+    torch.manual_seed(12345)  # another process
+    train_locally(run, show_progress=False)
+    for name in ("model/model.safetensors", "model/config.yaml", "finished.json"):
+        assert (out / stage / name).read_bytes() == (trained / stage / name).read_bytes(), name
+    steps = [step for step, _ in read_curves(run.folder / "tracking.jsonl")["loss"]]
+    assert steps[-8:] == list(range(5, 13))
+    assert sorted(set(steps)) == list(range(1, 13))
+
+
+def test_a_half_written_checkpoint_never_counts(
+    trained: Path, tmp_path: Path, store: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DiskFull(TorchEngine):
+        def save(self, folder: Path) -> None:
+            super().save(folder)
+            if self.step_count == 8:
+                raise OSError("no space left on device")
+
+    run = make_run("tokenizer", tmp_path, store, text)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(worker, "TorchEngine", DiskFull)
+        train_locally(run, show_progress=False)
+    assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == ["step-00000004", "writing-00000008"]
+    train_locally(run, show_progress=False)
+    assert model_digest(tmp_path / "tokenizer" / "model") == model_digest(trained / "tokenizer" / "model")
+
+
+def test_a_finished_run_is_not_trained_again(
+    trained: Path, store: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("instruct", trained, store, text)
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    monkeypatch.setattr(worker, "assemble", None)
+    kept = train_locally(run, show_progress=False)
+    assert kept == json.loads((run.folder / "finished.json").read_text())["kept"]
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_id_means_one_config_one_data_set_and_one_model(
+    is_finished: bool, trained: Path, tmp_path: Path, store: Path, text: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    if not is_finished:
+        (out / "instruct" / "finished.json").unlink()
+    before = model_digest(out / "instruct" / "model")
+    with pytest.raises(ResumeError, match=r"run 'instruct' in .*/out was made from another config; use another out"):
+        train_locally(make_run("instruct", out, store, text, seed=1), show_progress=False)
+    other = tmp_path / "store"
+    shutil.copytree(store, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"data_digest": "0" * 64}))
+    with pytest.raises(ResumeError, match="made from another data; use"):
+        train_locally(make_run("instruct", out, other, text), show_progress=False)
+    shutil.rmtree(out / "pretrain" / "model")
+    shutil.copytree(out / "instruct" / "model", out / "pretrain" / "model")
+    with pytest.raises(ResumeError, match="made from another pretrained model; use"):
+        train_locally(make_run("instruct", out, store, text), show_progress=False)
+    assert model_digest(out / "instruct" / "model") == before
+    # What weights do not depend on may change: where the store lies, what the run is tracked with.
+    shutil.rmtree(other)
+    shutil.copytree(store, other)
+    tokenizer = make_run("tokenizer", out, other, text, tracking={"enabled": False, "experiment": "other"})
+    train_locally(tokenizer, show_progress=False)
+
+
+def test_training_cannot_reach_the_test_split(trained: Path, tmp_path: Path, store: Path, text: Path) -> None:
+    """Not by asking, and not by accident: a store with other test windows trains the same model."""
+    assembly = assemble(make_run("instruct", trained, store, text), LocalContext())
+    with pytest.raises(SealedSplitError):
+        assembly.store.index("test")
+    trained_on = {int(row) for step in range(assembly.schedule.total_steps) for row in assembly.order.batch(step)}
+    validated_on = set(assembly.store.index("val").rows.tolist())
+    others = sorted(set(range(70)) - trained_on - validated_on)
+    assert len(others) == 24
+    for row in others:
+        with pytest.raises(SealedSplitError):
+            assembly.store.read([row])
+    rubbish = tmp_path / "store"
+    shutil.copytree(store, rubbish)
+    for path in rubbish.glob("test-*"):
+        with ShardWriter(path) as writer:
+            writer.write(window(path.name.split("-")[1], "rubbish", number) for number in range(12))
+    train_locally(make_run("tokenizer", tmp_path / "out", rubbish, text), show_progress=False)
+    assert model_digest(tmp_path / "out" / "tokenizer" / "model") == model_digest(trained / "tokenizer" / "model")
+    assert count_openings(Store.open(store).digest) == 0
+
+
+def test_stages_say_what_they_miss(tmp_path: Path, store: Path, text: Path, trained: Path) -> None:
+    for stage in ("pretrain", "instruct"):
+        with pytest.raises(ModelFolderError, match=r"no model here .*train this stage first"):
+            train_locally(make_run(stage, tmp_path, store, text), show_progress=False)
+    with pytest.raises(UserError, match=r"tasks: sleeping not known; known tasks: .*workload"):
+        train_locally(make_run("instruct", trained, store, text, tasks=["sleeping"], run_id="x"), show_progress=False)
+    with pytest.raises(ConfigError, match=r"deepspeed needs Ray Train; use engine\.kind=torch"):
+        run = make_run("tokenizer", tmp_path, store, text, engine={"kind": "deepspeed"})
+        train_locally(run, show_progress=False)
+
+
+def test_evaluation_writes_the_documented_results_and_counts_openings(
+    trained: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUROLM_GIT_COMMIT", "abc1234")
+    model = trained / "instruct" / "model"
+    digest = Store.open(store).digest
+    values = {"model": model, "data": {"store": store}, "batch_size": 5}
+    first = evaluate(build(EvaluateRun, {"out": tmp_path / "one", **values}, source="test"))
+    second = evaluate(build(EvaluateRun, {"out": tmp_path / "two", **values}, source="test"))
+    assert first.path == tmp_path / "one" / "results.json"
+    written = json.loads(first.path.read_text())
+    assert written == first.results
+    assert written.keys() == RESULTS
+    assert (written["test_openings"], second.results["test_openings"]) == (1, 2)
+    assert {**second.results, "test_openings": 1} == written
+    assert (written["schema"], written["git_commit"], written["seed"]) == (1, "abc1234", 0)
+    assert written["data_digest"] == digest
+    assert written["config_digest"] == load_model(model, "neurolm").values["trained"]["config_digest"]
+    assert list(written["tasks"]) == list(LABELS)
+    for name, task in written["tasks"].items():
+        assert task.keys() == TASK_RESULTS
+        assert (task["split"], task["num_windows"], task["num_recordings"], task["num_subjects"]) == ("test", 12, 12, 6)
+        assert (task["auroc"] is None) == (name == "hmc")
+        low, high = task["balanced_accuracy_ci95"]
+        assert 0 <= low <= task["balanced_accuracy"] <= high <= 1
+        assert (tmp_path / "one" / "predictions" / f"{name}.parquet").is_file()
+    assert count_openings(digest) == 2
+
+
+def test_an_untuned_model_is_not_evaluated_and_no_opening_is_spent(trained: Path, tmp_path: Path, store: Path) -> None:
+    values = {"out": tmp_path, "data": {"store": store}, "model": trained / "pretrain" / "model"}
+    with pytest.raises(UserError, match="a model of stage pretrain, tuned on no task; run stage 3"):
+        evaluate(build(EvaluateRun, values, source="test"))
+    with pytest.raises(ModelFolderError, match="expected a neurolm, found a tokenizer"):
+        evaluate(build(EvaluateRun, values | {"model": trained / "tokenizer" / "model"}, source="test"))
+    assert count_openings(Store.open(store).digest) == 0
+
+
+def test_prediction_on_a_recording(trained: Path, demo_recordings: Path) -> None:
+    path = demo_recordings / "workload" / "Subject01_2.edf"
+    answer = predict_recording(trained / "instruct" / "model", path, "workload")
+    assert answer.labels == LABELS["workload"]
+    assert answer.start_s.tolist() == [2.0 * place for place in range(30)]  # 62 s, 4-s windows every 2 s
+    np.testing.assert_allclose(answer.probabilities.sum(axis=1), 1)
+    assert (answer.probabilities > 0).all()
+    plain = json.loads(json.dumps(answer.as_dict()))
+    assert plain["recording"] == pytest.approx(dict(zip(answer.labels, answer.probabilities.mean(0), strict=True)))
+    assert len(plain["windows"]) == 30
+    table = answer.table().splitlines()
+    assert (table[0], len(table)) == (answer.question, 33)
+
+
+def test_prediction_says_what_is_wrong(trained: Path, demo_recordings: Path, tmp_path: Path) -> None:
+    path = demo_recordings / "workload" / "Subject01_2.edf"
+    model = trained / "instruct" / "model"
+    with pytest.raises(UserError, match="knows 2 tasks; choose one with --task: workload, hmc"):
+        predict_recording(model, path)
+    with pytest.raises(UserError, match="has no task 'tuab'; it knows workload, hmc"):
+        predict_recording(model, path, "tuab")
+    with pytest.raises(UserError, match="not tuned on any task; give the model of stage 3"):
+        predict_recording(trained / "pretrain" / "model", path)
+    with pytest.raises(UserError, match=r"Subject00_1\.edf.*truncated"):
+        predict_recording(model, demo_recordings / "workload" / "Subject00_1.edf", "workload")
+    with pytest.raises(UserError, match=r"absent\.edf"):
+        predict_recording(model, tmp_path / "absent.edf", "workload")
+
+
+def test_a_runs_own_config_file_builds_it_again(trained: Path, store: Path, text: Path) -> None:
+    for stage, kind in STAGES.items():
+        assert load(kind, trained / stage / "config.yaml") == make_run(stage, trained, store, text)
