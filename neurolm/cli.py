@@ -37,7 +37,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from neurolm.distributed.check import check
+    try:
+        from neurolm.distributed.check import check
+    except ImportError as error:
+        raise UserError(f"neurolm check needs Ray and Optuna ({error}); install neurolm[cluster]") from error
 
     for line in check(options.config, parse_overrides(options.overrides)):
         print(line, flush=True)

@@ -63,18 +63,15 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[s
     overrides = dict(overrides or {})
     quick = values.pop("quick", None) or {}
     if overrides.get("budget", values.get("budget")) == "quick":
-        for name, value in quick.items():
-            assign(values, name, value)
-    for name, value in overrides.items():
-        assign(values, name, value)
+        _assign_all(values, quick)
+    _assign_all(values, overrides)
     return values
 
 
 def override(instance: C, overrides: Mapping[str, Any]) -> C:
     """A copy of a config with dotted settings replaced and validated again; how a trial becomes a config."""
     values = as_dict(instance)
-    for name, value in overrides.items():
-        assign(values, name, value)
+    _assign_all(values, overrides)
     return build(type(instance), values, source="override")
 
 
@@ -118,13 +115,21 @@ def digest(values: Any) -> str:
 
 
 def assign(values: dict[str, Any], name: str, value: Any) -> None:
-    """Set a dotted ``name`` in nested plain settings; a mapping replaces what was there."""
+    """Set a dotted ``name`` in nested plain settings; a mapping, or another ``kind``, replaces what was there."""
     *sections, leaf = name.split(".")
     for section in sections:
         if not isinstance(values.get(section), dict):
             values[section] = {}
         values = values[section]
+    if leaf == "kind" and values.get("kind", value) != value:
+        values.clear()  # the settings of a deepspeed engine mean nothing to a torch engine
     values[leaf] = value
+
+
+def _assign_all(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Set dotted settings, sections before what is in them and kinds first: the order they are given in is no matter."""
+    for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".kind"))):
+        assign(values, name, settings[name])
 
 
 def build(cls: type[C], values: Mapping[str, Any], source: str) -> C:
@@ -155,9 +160,15 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for name, value in over.items():
-        both = isinstance(merged.get(name), dict) and isinstance(value, dict)
-        merged[name] = _merge(merged[name], value) if both else value
+        merged[name] = _merge(merged[name], value) if _is_same_kind(merged.get(name), value) else value
     return merged
+
+
+def _is_same_kind(under: Any, over: Any) -> bool:
+    """Whether a section adds to one it lies over: another ``kind`` (of engine, say) replaces it instead."""
+    if not isinstance(under, dict) or not isinstance(over, dict):
+        return False
+    return "kind" not in over or under.get("kind") == over["kind"]
 
 
 def _explain(cls: type, source: str, error: Any) -> str:

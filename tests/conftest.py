@@ -1,6 +1,8 @@
 """Where tests find real recordings and recorded arrays; both may be absent."""
 
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,10 +36,24 @@ def neurolm_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 
 @pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray cluster for the whole test run, with token authentication as shipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("NEUROLM_HOME", str(tmp_path_factory.mktemp("home")))
+        from neurolm.distributed.jobs import ray_session
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ray's own, while it starts
+            with ray_session():
+                yield
+
+
+@pytest.fixture(scope="session")
 def demo_recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Synthetic EDF files: three subjects each in ``workload/`` and ``sleep/``, and one broken workload file."""
+    """Synthetic recordings of six subjects in the layouts of Workload and HMC, one of them broken."""
     from neurolm.datasets.synthetic import write_demo_recordings
 
-    folder = tmp_path_factory.mktemp("recordings")
-    write_demo_recordings(folder, num_subjects=3, seed=1)
-    return folder
+    root = tmp_path_factory.mktemp("recordings")
+    write_demo_recordings(root, num_subjects=6)
+    return root

@@ -125,6 +125,21 @@ def test_a_misspelt_setting_of_an_engine_is_looked_up_in_that_engine(path: Path)
         load_run(path, {"engine.kind": "jax"})
 
 
+def test_another_kind_replaces_a_section_wherever_it_is_said(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", TOKENIZER + "engine: {kind: deepspeed, zero_stage: 2}\n")
+    torch = write(tmp_path / "torch.yaml", "base: base.yaml\nengine: {kind: torch}\n")
+    same = write(tmp_path / "same.yaml", "base: base.yaml\nengine: {kind: deepspeed, reduce_bucket_size: 5}\n")
+    assert read(torch)["engine"] == {"kind": "torch"}
+    assert read(same)["engine"] == {"kind": "deepspeed", "zero_stage": 2, "reduce_bucket_size": 5}
+    assert read(same, {"engine.kind": "torch"})["engine"] == {"kind": "torch"}
+    assert read(same, {"engine.kind": "deepspeed"}) == read(same)
+    # In whatever order they are given, and although they are given beside a whole section.
+    given = {"engine.zero_stage": 3, "engine.kind": "deepspeed", "engine": {"kind": "torch"}}
+    for order in (given, dict(reversed(given.items()))):
+        assert read(torch, order)["engine"] == {"kind": "deepspeed", "zero_stage": 3}
+    assert override(load_run(same), {"engine.kind": "torch"}).engine.kind == "torch"
+
+
 def test_every_mistake_of_a_file_is_told_at_once(path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_run(path, {"epochs": "many", "batch.size": 0, "workres": 2})

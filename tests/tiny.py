@@ -1,11 +1,13 @@
 """Small windows and models for tests: real classes, two layers of width 16."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from neurolm.eeg.shards import StoredWindow
+from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
@@ -106,3 +108,30 @@ def tiny_neurolm(seed: int = 0) -> NeuroLM:
     model.load_tokenizer(tiny_tokenizer(seed).state_dict())
     torch.nn.init.normal_(model.language_model.head.weight, std=0.25)
     return model
+
+
+def write_tiny_store(folder: Path, num_windows: int, *, mixed_shapes: bool = False) -> Path:
+    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on."""
+    files, digests = [], []
+    for split, seeds in (("train", range(num_windows)), ("val", range(100, 104))):
+        for shard, part in enumerate(np.array_split(np.array(seeds), 2)):
+            windows = [stored_window(3 if mixed_shapes and seed % 3 == 0 else 2, 400, seed=int(seed)) for seed in part]
+            path = folder / f"{split}-noise-{shard:05d}.parquet"
+            with ShardWriter(path) as writer:
+                writer.write(windows)
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            files.append({"name": path.name, "split": split, "num_windows": len(windows), "sha256": sha256})
+            digests += [window_digest(window, split) for window in windows]
+    manifest = Manifest(
+        data_digest=combine_digests(digests),
+        files=files,
+        counts={"num_windows": len(digests)},
+        windows_by_split={"train": num_windows, "val": 4},
+        windows_by_label={},
+        dropped={},
+        quarantined={},
+        preprocessing={},
+        privacy_key_fingerprint="none",
+    )
+    write_manifest(folder, manifest)
+    return folder

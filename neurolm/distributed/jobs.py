@@ -1,13 +1,21 @@
 """What every job script does around its one call: arguments, the Ray session, and errors a person can act on."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neurolm.config import ConfigError, UserError, parse_overrides, read
+from neurolm.config import ConfigError, UserError, flatten, parse_overrides, read
+
+PLACES = (
+    "out", "data.root", "data.pretraining_root", "data.store", "data.pretraining_store", "data.privacy.key_file",
+    "tokenizer", "pretrained", "model", "corpus.path",
+)  # fmt: skip
+"""Settings that name a place outside the working directory."""
 
 Main = Callable[[Path, dict[str, Any]], None]
 
@@ -41,9 +49,9 @@ def check_paths_under_job(values: dict[str, Any]) -> None:
     """
     if not is_under_job():
         return
-    data = values.get("data") or {}
-    places = {"out": values.get("out"), **{f"data.{n}": data.get(n) for n in ("root", "pretraining_root", "store")}}
-    for name, place in places.items():
+    settings = flatten(values)
+    for name in PLACES:
+        place = settings.get(name)
         if place is not None and "://" not in str(place) and not Path(str(place)).is_absolute():
             raise ConfigError(
                 f"{name}: found the relative path {str(place)!r}; a submitted job runs in a temporary copy of the "
@@ -55,19 +63,22 @@ def check_paths_under_job(values: dict[str, Any]) -> None:
 def ray_session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine for as long as the job runs.
 
-    A local session switches token authentication on by itself and listens on 127.0.0.1 only.
+    A local session switches token authentication on by itself; its dashboard listens on 127.0.0.1.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
     import ray
+    import ray.data
 
     show_logs = os.environ.get("NEUROLM_WORKER_LOGS") == "1"
     address = None if os.environ.get("RAY_ADDRESS") else "local"
     was_running = ray.is_initialized()
     if not was_running:
         ray.init(address=address, logging_level="WARNING", log_to_driver=show_logs)
-    ray.data.DataContext.get_current().execution_options.verbose_progress = False
+    for name in ("ray.data", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield

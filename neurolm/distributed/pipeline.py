@@ -1,4 +1,8 @@
-"""The main job: recordings to shards, tokenizer, pre-training, sweep, evaluation and report, each skipped once done."""
+"""The main job: recordings to shards, tokenizer, pre-training, sweep, evaluation and report.
+
+Run again, it skips the stores, stages and sweeps that were finished from the same settings; the evaluation always runs,
+and its opening of the test split is counted.
+"""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +18,7 @@ from neurolm.distributed.data import write_stores
 from neurolm.distributed.train import train
 from neurolm.distributed.tune import TuneRun, sweep
 from neurolm.eeg.shards import Manifest, Store
-from neurolm.reports.closing import closing_words, write_sweep_report
+from neurolm.reports.closing import classes_of, closing_words, write_sweep_report
 from neurolm.reports.evaluate import EvaluateRun, evaluate
 from neurolm.reports.results import results_table
 from neurolm.training.runs import load_run
@@ -124,12 +128,14 @@ def tune_step(file: Path, values: dict[str, Any]) -> None:
     counts = {state: sum(trial.state == state for trial in record.trials) for state in ("complete", "pruned", "failed")}
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
     say(f"tune  {told}; best: trial {best.number}, validation score {best.best_value:.3f}")
+    write_sweep_report(run.out)
 
 
 def evaluate_step(file: Path, values: dict[str, Any]) -> None:
     """Open the test split once."""
-    evaluation = evaluate(load(EvaluateRun, file, values))
-    print(results_table(evaluation.results))
+    run = load(EvaluateRun, file, values)
+    evaluation = evaluate(run)
+    print(results_table(evaluation.results, classes_of(run.out)))
 
 
 RUNNERS = {

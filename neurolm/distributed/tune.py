@@ -6,6 +6,7 @@ model. The objective is the mean validation score over tasks; the test split can
 
 import dataclasses
 import functools
+import json
 import logging
 import os
 import shutil
@@ -26,9 +27,12 @@ from neurolm.distributed.train import train
 from neurolm.reports.sweep import State, SweepRecord, TrialRecord
 from neurolm.tracking import Status, Tracker, start_run
 from neurolm.training.runs import InstructRun
-from neurolm.training.worker import run_key
+from neurolm.training.worker import ResumeError, made_from, run_key
 
 logger = logging.getLogger(__name__)
+
+RECORD = "sweep.json"
+"""Written when a sweep is over; a finished sweep is not run again."""
 
 
 @config
@@ -101,11 +105,14 @@ class TuneRun(InstructRun):
 def sweep(run: TuneRun) -> SweepRecord:
     """Run or resume the sweep; the best trial's model becomes ``instruct/model`` in ``out``. Raises UserError."""
     check_space(run)
-    folder = run.sweep_folder.resolve()
+    folder = run.sweep_folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_other_sweep(run, folder)
+    if (folder / RECORD).is_file():
+        return SweepRecord.load(folder / RECORD)
     key = f"{folder}/{digest(run)}"
     tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key)
-    tracker.params(flatten(as_dict(run)))
+    tracker.params({name: value for name, value in flatten(as_dict(run)).items() if value is not None})
     trainable = tune.with_resources(functools.partial(_trial, run=run, parent=key), {"CPU": 0})
     tuner = _tuner(run, folder, trainable)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -119,7 +126,6 @@ def sweep(run: TuneRun) -> SweepRecord:
         importances=_importances(folder),
         num_validations=run.validations,
     )
-    record.save(folder / "sweep.json")
     finished = [trial for trial in trials if trial.best_value is not None and trial.state == "complete"]
     if not finished:
         tracker.close("FAILED")
@@ -132,7 +138,21 @@ def sweep(run: TuneRun) -> SweepRecord:
     tracker.metrics(len(trials), {"best_score": best.best_value or 0.0, "num_trials": float(len(trials))})
     tracker.artifact(run.out / "best.yaml")
     tracker.close("FINISHED")
+    record.save(folder / RECORD)
     return record
+
+
+def _refuse_other_sweep(run: TuneRun, folder: Path) -> None:
+    """A folder holds one sweep. Raises ResumeError where it was begun with other settings, data or model."""
+    origin = made_from(run.instruct_run()) | {"sweep": digest(run.sweep)}
+    path = folder / "made_from.json"
+    begun: dict[str, str] = json.loads(path.read_text()) if path.is_file() else origin
+    if changed := [name for name in origin if begun.get(name) != origin[name]]:
+        raise ResumeError(
+            f"{folder}: this sweep was begun with another {' and another '.join(changed)}; use another out, or delete "
+            "the folder to start again"
+        )
+    path.write_text(json.dumps(origin, indent=1))
 
 
 def _tuner(run: TuneRun, folder: Path, trainable: Callable[..., Any]) -> tune.Tuner:

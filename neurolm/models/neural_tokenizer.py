@@ -8,6 +8,7 @@
 Stage 1 trains all of it; the later stages need only the encoder and the codes (``with_decoders=False``).
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from neurolm.config import UserError, config
 from neurolm.models.losses import NUM_BINS, frequency_target, raw_target, squared_error_sum
 from neurolm.models.patch_embedding import POINTS, PatchEmbedding
 from neurolm.models.quantizer import Quantizer
+from neurolm.models.standardisation import EPSILON, RunningStandardisation
 from neurolm.models.transformer import Transformer, TransformerConfig, initialise_linear
 
 NUM_CHANNEL_ROWS = 256
@@ -54,6 +56,11 @@ class NeuralTokenizerConfig:
     """Scale of the Fourier amplitudes that are reconstructed."""
     norm: Literal["window", "token"] = "window"
     """Whether the temporal convolution normalises over the window, as released, or within each patch."""
+    latent_norm: Literal["none", "running"] = "none"
+    """Whether latents are standardised by running statistics before unit length; keeps small codebooks from collapsing.
+
+    none, as released.
+    """
     commitment_weight: float = Field(default=1.0, ge=0)
     """Weight of the commitment loss beside the reconstruction losses."""
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
@@ -178,6 +185,7 @@ class NeuralTokenizer(nn.Module):
             nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, config.codebook_dim)
         )
         self.latent_head.apply(initialise_linear)
+        self.standardisation = RunningStandardisation(config.codebook_dim) if config.latent_norm == "running" else None
         self.quantizer = Quantizer(config.codebook_size, config.codebook_dim, config.ema_decay, config.revive_below)
         sizes = {"raw": POINTS, "frequency": NUM_BINS}
         self.decoders = nn.ModuleDict(
@@ -198,9 +206,27 @@ class NeuralTokenizer(nn.Module):
 
     def latents(self, features: Float[Tensor, "*tokens hidden"]) -> Float[Tensor, "*tokens latent"]:
         """What the codebook is compared with: vectors of unit length, in fp32 even under autocast."""
+        projected = self.project(features)
+        return F.normalize(projected if self.standardisation is None else self.standardisation(projected), dim=-1)
+
+    def project(self, features: Float[Tensor, "*tokens hidden"]) -> Float[Tensor, "*tokens latent"]:
+        """Latents before they are standardised and get unit length, in fp32 even under autocast."""
         with torch.autocast(features.device.type, enabled=False):
-            latents = self.latent_head(features.to(next(self.latent_head.parameters()).dtype))
-            return F.normalize(latents.float(), dim=-1)
+            projected: Tensor = self.latent_head(features.to(next(self.latent_head.parameters()).dtype))
+            return projected.float()
+
+    def start_codebook(self, projected: Float[Tensor, "samples latent"], seed: int) -> None:
+        """Start the running statistics and then the codebook, by k-means, from the first batch's projections."""
+        if self.standardisation is not None:
+            self.standardisation.start(projected)
+            projected = (projected - self.standardisation.mean) / (self.standardisation.variance + EPSILON).sqrt()
+        self.quantizer.start(F.normalize(projected, dim=-1), seed=seed)
+
+    def update_codebook(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Apply what was collected since the last step; ``reduce`` sums over workers."""
+        self.quantizer.update(reduce)
+        if self.standardisation is not None:
+            self.standardisation.update(reduce)
 
     def codes(self, features: Float[Tensor, "*tokens hidden"]) -> Int[Tensor, "*tokens"]:
         """The code of each token (Eq. 1)."""

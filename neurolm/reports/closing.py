@@ -1,9 +1,13 @@
 """The last words of a run: the sweep's page, and where everything is."""
 
 import json
+import sys
 from pathlib import Path
 
+import yaml
+
 from neurolm.reports.sweep import SweepRecord, write_report
+from neurolm.text.instructions import TASKS
 
 
 def write_sweep_report(out: Path) -> Path | None:
@@ -18,8 +22,16 @@ def write_sweep_report(out: Path) -> Path | None:
         SweepRecord.load(record),
         json.loads(results.read_text()) if results.is_file() else None,
         best.read_text(),
+        num_classes=classes_of(out),
     )
     return path
+
+
+def classes_of(out: Path) -> dict[str, int]:
+    """How many classes each evaluated task has, for its chance level."""
+    results = out / "results.json"
+    names = json.loads(results.read_text())["tasks"] if results.is_file() else []
+    return {name: len(TASKS[name].answers) for name in names}
 
 
 def closing_words(out: Path, report: Path | None, seconds: float) -> str:
@@ -33,8 +45,23 @@ def closing_words(out: Path, report: Path | None, seconds: float) -> str:
         "MLflow store": out / "mlflow.db",
     }
     lines += [f"  {name:<14}{place}" for name, place in places.items() if place is not None and place.exists()]
-    lines.append(
-        f"  open MLflow   mlflow ui --backend-store-uri sqlite:///{(out / 'mlflow.db').resolve()} --host 127.0.0.1"
-    )
-    lines.append(f"  predict       neurolm predict {out / 'instruct' / 'model'} RECORDING.edf")
+    programs = Path(sys.executable).parent
+    database = (out / "mlflow.db").resolve()
+    lines += [
+        f"  open MLflow   {_shown(programs / 'mlflow')} ui --backend-store-uri sqlite:///{database} --host 127.0.0.1",
+        f"  predict       {_shown(programs / 'neurolm')} predict {out / 'instruct' / 'model'} {_example(out)}",
+    ]
     return "\n".join(lines)
+
+
+def _example(out: Path) -> str:
+    """Arguments that ask the final model about a recording; a task has to be named where there are several."""
+    config = out / "instruct" / "model" / "config.yaml"
+    tasks = yaml.safe_load(config.read_text())["tasks"] if config.is_file() else []
+    return "RECORDING" + (f" --task {tasks[0]}" if len(tasks) > 1 else "")
+
+
+def _shown(program: Path) -> str:
+    """A program's path as short as it can be written here."""
+    here = Path.cwd()
+    return str(program.relative_to(here)) if program.is_relative_to(here) else str(program)

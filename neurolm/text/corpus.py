@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int64, UInt16
 from pydantic import Field
 
-from neurolm.config import UserError, config
+from neurolm.config import Location, UserError, config
 from neurolm.text.bpe import BytePairEncoding
 from neurolm.text.vocabulary import END_OF_TEXT
 
@@ -41,7 +41,7 @@ class CorpusError(UserError):
 class CorpusConfig:
     """Where the text of the text batches comes from."""
 
-    path: Path | None = None
+    path: Location | None = None
     """A UTF-8 text file; a line ``<|endoftext|>`` separates documents. None: prose of installed packages."""
     val_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Part of the ids, at the end of the text, that is kept for validation."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurolm.config import UserError, as_dict, build, digest
+from neurolm.config import UserError, as_dict, build
 from neurolm.eeg.order import GlobalOrder
 from neurolm.eeg.reading import ReadingPlan, windows_of
 from neurolm.eeg.shards import Store, WindowIndex
@@ -28,7 +28,7 @@ from neurolm.training.context import RunContext
 from neurolm.training.instruct import InstructStage
 from neurolm.training.loop import Schedule, sum_over_workers
 from neurolm.training.pretrain import PretrainStage
-from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun
+from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
 from neurolm.training.stage import Stage
 from neurolm.training.tokenizer import TokenizerStage
 
@@ -260,13 +260,13 @@ def _export(
     assert isinstance(stage, TokenizerStage | PretrainStage | InstructStage)
     model = stage.tokenizer if isinstance(stage, TokenizerStage) else stage.model
     values: dict[str, Any] = {
-        "model": as_dict(model.config),
+        "model": _own_config(model),
         "preprocessing": store.manifest.preprocessing,
         "tasks": list(run.tasks) if isinstance(run, InstructRun) else [],
         "layouts": {name: data_set.layout for name, data_set in run.data.sets.items()},
         "trained": {
             "stage": run.stage_name,
-            "config_digest": digest(run),
+            "config_digest": training_digest(run),
             "data_digest": store.digest,
             "seed": run.seed,
             "validation": {name: float(value) for name, value in metrics.items()},
@@ -274,3 +274,12 @@ def _export(
     }
     tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     save_model(folder, "tokenizer" if is_tokenizer else "neurolm", values, tensors)
+
+
+def _own_config(model: NeuralTokenizer | NeuroLM) -> dict[str, Any]:
+    """A model's config that needs no other model: a GPT-2 by name is written with its sizes instead."""
+    values = as_dict(model.config)
+    if isinstance(model, NeuroLM) and (base := model.language_model.base.config).model_type == "gpt2":
+        sizes = {"hidden_size": base.n_embd, "num_layers": base.n_layer, "num_heads": base.n_head}
+        values["language_model"] |= sizes | {"context": base.n_positions, "name_or_path": None}
+    return values

@@ -121,16 +121,16 @@ class TokenizerStage(Stage):
                     signal, channels = group.signal[row : row + 1], group.channel_index[row : row + 1]
                     time_index = group.time_index[None].to(context.device)
                     features = self.tokenizer.encode(signal.to(context.device), channels.to(context.device), time_index)
-                    mine[position] = self.tokenizer.latents(features)[0].cpu()
+                    mine[position] = self.tokenizer.project(features)[0].cpu()
         latents: dict[int, Tensor] = {}
         for part in context.all_gather_object(mine):
             latents |= part
         samples = torch.cat([latents[position] for position in sorted(latents)])
-        self.tokenizer.quantizer.start(samples.to(context.device), seed=START_SEED)
+        self.tokenizer.start_codebook(samples.to(context.device), seed=START_SEED)
 
     def after_step(self, context: RunContext) -> None:
         """Move the codebook by what all workers assigned to it since the last step."""
-        self.tokenizer.quantizer.update(context.all_reduce_sum)
+        self.tokenizer.update_codebook(context.all_reduce_sum)
 
     def _domain_loss(self, features: Float[Tensor, "*tokens hidden"], domain: int) -> Float[Tensor, ""]:
         assert self.classifier is not None

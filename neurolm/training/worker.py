@@ -119,6 +119,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
             checkpoint_folder=local.new,
         )
     except BaseException:
+        bar.close("FAILED")
         tracker.close("FAILED")
         raise
     mark_finished(run, best)

@@ -1,0 +1,68 @@
+"""Ray Data gives every worker the windows of the computed order, on any number of workers and from any step."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurolm.distributed.stream import SNAPSHOT, OrderedDataConfig, committed_step, step_chunks, worker_steps
+from neurolm.eeg.reading import ReadingPlan, read_steps
+from neurolm.eeg.shards import Store
+from tests.tiny import write_tiny_store
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> ReadingPlan:
+    store = write_tiny_store(tmp_path_factory.mktemp("store"), num_windows=23)
+    return ReadingPlan(store, None, batch_size=6, epochs=3, seed=5)
+
+
+def rows_by_step(plan: ReadingPlan, run_folder: Path, world_size: int, total_steps: int) -> dict[int, list[int]]:
+    """Rows of every step in the order of places, put together from the streams of all workers."""
+    chunks = step_chunks(run_folder, total_steps)
+    iterators = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, world_size)
+    placed: dict[int, dict[int, int]] = {}
+    for streams in iterators:
+        for part in worker_steps(streams["train"], committed_step(run_folder)):
+            for place, window in zip(part.places.tolist(), part.windows, strict=True):
+                assert place not in placed.setdefault(part.step, {})
+                placed[part.step][place] = window.row
+    return {step: [rows[place] for place in sorted(rows)] for step, rows in placed.items()}
+
+
+def test_window_ids_are_equal_for_1_2_and_3_workers(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
+    store = Store.open(plan.store)
+    order = plan.order(store)
+    total = plan.total_steps(order)
+    expected = {step: order.batch(step).tolist() for step in range(total)}
+    assert total == 12
+    for world_size in (1, 2, 3):
+        assert rows_by_step(plan, tmp_path, world_size, total) == expected
+
+
+def test_stream_carries_the_signals_of_the_store(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
+    store = Store.open(plan.store)
+    order = plan.order(store)
+    (stream,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": step_chunks(tmp_path, 2)}, 1)
+    read = list(read_steps(store, order, range(2)))
+    for streamed, indexed in zip(worker_steps(stream["train"], 0), read, strict=True):
+        for one, other in zip(streamed.windows, indexed.windows, strict=True):
+            np.testing.assert_array_equal(one.signal, other.signal)
+            np.testing.assert_array_equal(one.channel_indices, other.channel_indices)
+            assert (one.row, one.label, one.subject, one.start_s) == (
+                other.row,
+                other.label,
+                other.subject,
+                other.start_s,
+            )
+
+
+def test_resumed_stream_begins_at_the_committed_step(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
+    order = plan.order(Store.open(plan.store))
+    (tmp_path / SNAPSHOT).write_text(json.dumps({"latest_checkpoint_result": {"metrics": {"step": 7}}}))
+    assert committed_step(tmp_path) == 7
+    rows = rows_by_step(plan, tmp_path, 2, 12)
+    assert rows == {step: order.batch(step).tolist() for step in range(7, 12)}
