@@ -127,7 +127,7 @@ def assign(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _assign_all(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
-    """Set dotted settings, sections before what is in them and kinds first: the order they are given in is no matter."""
+    """Set dotted settings, sections before their contents and kinds first: the order given does not matter."""
     for name in sorted(settings, key=lambda name: (name.count("."), not name.endswith(".kind"))):
         assign(values, name, settings[name])
 

@@ -1,9 +1,10 @@
 """One continuous recording in µV; every reader goes through MNE, and MNE's volts end here."""
 
+import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def typical_amplitude_uv(signal: NDArray[np.floating[Any]], sampling_rate_hz: fl
 
 
 def _open(path: Path) -> Any:
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _without_printed_warnings():
         warnings.simplefilter("always")
         try:
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
@@ -135,6 +136,21 @@ def _open(path: Path) -> Any:
         if not any(pattern.match(text.strip()) for pattern in _UNDERSTOOD):
             logger.warning("%s: %s", path, text)
     return raw
+
+
+@contextlib.contextmanager
+def _without_printed_warnings() -> Iterator[None]:
+    """MNE also prints each warning, to standard output and without the file's name; `_open` logs them with it."""
+    printed = logging.getLogger("mne")
+
+    def is_no_warning(record: logging.LogRecord) -> bool:
+        return record.levelno != logging.WARNING
+
+    printed.addFilter(is_no_warning)
+    try:
+        yield
+    finally:
+        printed.removeFilter(is_no_warning)
 
 
 def _signal(path: Path, raw: Any, names: list[str]) -> NDArray[np.float64]:

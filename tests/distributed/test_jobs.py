@@ -87,9 +87,7 @@ def test_relative_places_are_fine_outside_a_job() -> None:
         ([str(CONFIG), "out=[1"], "override 'out=[1' is not valid YAML"),
     ],
 )
-def test_mistakes_end_with_exit_code_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_end_with_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refused(arguments, capsys)
 
 

@@ -124,6 +124,14 @@ def test_truncated_edf(tmp_path: Path, keep: float) -> None:
         read_recording(path)
 
 
+def test_a_truncated_file_prints_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_edf(tmp_path / "a.edf", ["EEG Fp1"])
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(RecordingError, match="truncated"):
+        read_recording(path)
+    assert capfd.readouterr() == ("", "")  # the error says it all
+
+
 def test_not_an_edf(tmp_path: Path) -> None:
     (tmp_path / "a.edf").write_bytes(b"this is no recording")
     (tmp_path / "b.edf").write_bytes(b"")
