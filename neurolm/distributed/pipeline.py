@@ -86,6 +86,11 @@ def read_pipeline(
             f"{path}: {', '.join(stray)}: no such setting; a pipeline has {', '.join(SHARED)}, synthetic, steps, "
             f"and settings of its steps ({', '.join(pipeline.steps)})"
         )
+    for name in pipeline.steps:
+        if not isinstance(values.get(name) or {}, Mapping):
+            raise ConfigError(
+                f"{path}: {name}: found {values[name]!r}, expected settings of that step: {name}.setting=value"
+            )
     shared = flatten({name: values[name] for name in SHARED if name in values})
     shared = {name: value for name, value in shared.items() if value is not None}
     return pipeline, {

@@ -108,6 +108,7 @@ def test_every_script_tells_its_usage(
     [
         ({"epochs": 3}, r"pipeline\.yaml: epochs: no such setting; a pipeline has out, seed"),
         ({"steps.tokenise": "tokenizer.yaml"}, r"pipeline\.yaml: steps: tokenise not known; known steps: preprocess"),
+        ({"tokenizer": 3}, r"pipeline\.yaml: tokenizer: found 3, expected settings of that step"),
         ({"out": "s3://bucket/x"}, r"pipeline\.yaml: out: s3:// is not supported; mount the bucket"),
         ({"synthetic.num_subject": 7}, r"synthetic\.num_subject: no such setting; did you mean 'num_subjects'"),
         ({"synthetic.num_subjects": 2}, r"synthetic\.num_subjects: .*greater than or equal to 6"),
