@@ -185,6 +185,10 @@ class NeuralTokenizer(nn.Module):
             nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, config.codebook_dim)
         )
         self.latent_head.apply(initialise_linear)
+        if config.latent_norm == "running":
+            # At the released deviation of 0.02 one fast step moves all latents further than they are apart.
+            for linear in (self.latent_head[0], self.latent_head[2]):
+                nn.init.orthogonal_(linear.weight)
         self.standardisation = RunningStandardisation(config.codebook_dim) if config.latent_norm == "running" else None
         self.quantizer = Quantizer(config.codebook_size, config.codebook_dim, config.ema_decay, config.revive_below)
         sizes = {"raw": POINTS, "frequency": NUM_BINS}

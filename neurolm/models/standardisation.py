@@ -21,7 +21,7 @@ class RunningStandardisation(nn.Module):
     variance: Tensor
     sums: Tensor
 
-    def __init__(self, size: int, decay: float = 0.9) -> None:
+    def __init__(self, size: int, decay: float = 0.5) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("mean", torch.zeros(size))

@@ -65,5 +65,5 @@ def test_two_workers_equal_one_and_a_run_id_resumes(tmp_path: Path, ray_cluster:
 
 def test_several_workers_need_deepspeed(tmp_path: Path) -> None:
     run = override(tokenizer_run(tmp_path, tmp_path / "store"), {"workers": 2})
-    with pytest.raises(UserError, match="engine.kind=deepspeed"):
+    with pytest.raises(UserError, match=r"engine\.kind=deepspeed"):
         train(run)

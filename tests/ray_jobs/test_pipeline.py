@@ -29,7 +29,8 @@ def test_pipeline_from_recordings_to_results(
 ) -> None:
     out = tmp_path / "out"
     settings = [
-        str(ROOT / "ray_jobs/configs/demo/pipeline.yaml"), f"out={out}", f"data.root={demo_recordings}", "synthetic=null",
+        str(ROOT / "ray_jobs/configs/demo/pipeline.yaml"),
+        f"out={out}", f"data.root={demo_recordings}", "synthetic=null",
         "tokenizer.epochs=1", "tokenizer.validations=1", "pretrain.epochs=1", "pretrain.validations=1",
         "pretrain.batch.text_size=0", "pretrain.workers=1", "tune.epochs=1", "tune.validations=2",
         "tune.sweep.num_trials=2",
