@@ -8,7 +8,7 @@
 Stage 1 trains all of it; the later stages need only the encoder and the codes (``with_decoders=False``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -60,6 +60,11 @@ class NeuralTokenizerConfig:
     """Whether latents are standardised by running statistics before unit length; keeps small codebooks from collapsing.
 
     none, as released.
+    """
+    decoder_start: Literal["zero", "mean"] = "zero"
+    """Output bias that decoders start from: 0, as released, or the mean target of the first batch.
+
+    A small, fast encoder otherwise learns that mean in its own stead, by giving all patches the same large offset.
     """
     commitment_weight: float = Field(default=1.0, ge=0)
     """Weight of the commitment loss beside the reconstruction losses."""
@@ -187,8 +192,9 @@ class NeuralTokenizer(nn.Module):
         self.latent_head.apply(initialise_linear)
         if config.latent_norm == "running":
             # At the released deviation of 0.02 one fast step moves all latents further than they are apart.
-            for linear in (self.latent_head[0], self.latent_head[2]):
-                nn.init.orthogonal_(linear.weight)
+            for linear in self.latent_head:
+                if isinstance(linear, nn.Linear):
+                    nn.init.orthogonal_(linear.weight)
         self.standardisation = RunningStandardisation(config.codebook_dim) if config.latent_norm == "running" else None
         self.quantizer = Quantizer(config.codebook_size, config.codebook_dim, config.ema_decay, config.revive_below)
         sizes = {"raw": POINTS, "frequency": NUM_BINS}
@@ -276,6 +282,16 @@ class NeuralTokenizer(nn.Module):
             squared_errors=squared_errors,
             counts={name: counted_tokens * sizes[name] for name in squared_errors},
         )
+
+    @torch.no_grad()
+    def start_decoders(self, signals: Iterable[Float[Tensor, "batch tokens points"]]) -> None:
+        """With ``decoder_start`` mean: let every decoder start from the mean target of these windows."""
+        if self.config.decoder_start == "zero":
+            return
+        groups = list(signals)
+        for name in self.decoders:
+            targets = torch.cat([self.target(name, signal).flatten(0, 1) for signal in groups])
+            self.decoders.get_parameter(f"{name}.head.2.bias").copy_(targets.mean(0))
 
     def target(self, name: str, signal: Float[Tensor, "batch tokens points"]) -> Float[Tensor, "batch tokens outputs"]:
         """What the decoder ``name`` should give for these windows."""

@@ -54,6 +54,10 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     plan = reading_plan(run)
     validation = windows_of(store, "val", plan.data_sets)
     order = plan.order(store)
+    if isinstance(stage, TokenizerStage):
+        # Before any engine takes the parameters over; every worker reads the same first batch.
+        first = collate(store.read(order.batch(0)), np.arange(len(order.batch(0))), text=None, tasks=None)
+        stage.tokenizer.start_decoders(group.signal for group in first.groups)
     batcher = Batcher(
         run.batch,
         corpus=TextCorpus(run.corpus, gpt2_bpe()) if run.batch.text_size else None,
@@ -139,7 +143,7 @@ def _text_table(run: TokenizerRun) -> Tensor:
     """Rows that stand for text in the alignment [vocabulary hidden]; released: GPT-2's token embeddings."""
     if run.text_table is None:
         generator = torch.Generator().manual_seed(run.seed)
-        return 0.02 * torch.randn(50257, run.model.hidden_size, generator=generator)
+        return torch.randn(50257, run.model.hidden_size, generator=generator)
     from transformers import AutoModel
 
     table: Tensor = AutoModel.from_pretrained(run.text_table).get_input_embeddings().weight.detach()
