@@ -46,7 +46,8 @@ def check(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
         yield _describe_store(run.training_store)
         yield _one_step(run)
     else:
-        step = load(Step, path, overrides)
+        is_evaluation = any(name in values for name in ("model", "tasks", "batch_size"))
+        step: Step = load(EvaluateRun if is_evaluation else Step, path, overrides)
         yield f"{path}: settings valid"
         yield from _check_recordings(plan_downstream(step.data, step.store))
 

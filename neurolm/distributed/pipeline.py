@@ -91,6 +91,9 @@ def read_pipeline(
             raise ConfigError(
                 f"{path}: {name}: found {values[name]!r}, expected settings of that step: {name}.setting=value"
             )
+    missing = [step for step in ("preprocess",) if step not in pipeline.steps]
+    if missing:
+        raise ConfigError(f"{path}: steps: {', '.join(missing)} is missing; every pipeline begins with it")
     shared = flatten({name: values[name] for name in SHARED if name in values})
     shared = {name: value for name, value in shared.items() if value is not None}
     return pipeline, {

@@ -146,7 +146,14 @@ def _text_table(run: TokenizerRun) -> Tensor:
         return torch.randn(50257, run.model.hidden_size, generator=generator)
     from transformers import AutoModel
 
-    table: Tensor = AutoModel.from_pretrained(run.text_table).get_input_embeddings().weight.detach()
+    try:
+        model = AutoModel.from_pretrained(run.text_table)
+    except OSError as error:
+        raise UserError(
+            f"text_table: cannot load {run.text_table!r} ({str(error).splitlines()[0]}); give a folder that "
+            "save_pretrained wrote, or null for a random table"
+        ) from error
+    table: Tensor = model.get_input_embeddings().weight.detach()
     if table.shape[1] != run.model.hidden_size:
         raise UserError(
             f"text_table: {run.text_table} is {table.shape[1]} wide, model.hidden_size is {run.model.hidden_size}"

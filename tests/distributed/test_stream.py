@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurolm.distributed.stream import SNAPSHOT, OrderedDataConfig, committed_step, step_chunks, worker_steps
+from neurolm.distributed.stream import (
+    SNAPSHOT,
+    STEPS_PER_CHUNK,
+    OrderedDataConfig,
+    committed_step,
+    step_chunks,
+    worker_steps,
+)
 from neurolm.eeg.reading import ReadingPlan, read_steps
 from neurolm.eeg.shards import Store
 from tests.tiny import write_tiny_store
@@ -46,8 +53,8 @@ def test_window_ids_are_equal_for_1_2_and_3_workers(plan: ReadingPlan, tmp_path:
 def test_stream_carries_the_signals_of_the_store(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
     store = Store.open(plan.store)
     order = plan.order(store)
-    (stream,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": step_chunks(tmp_path, 2)}, 1)
-    read = list(read_steps(store, order, range(2)))
+    (stream,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": step_chunks(tmp_path, STEPS_PER_CHUNK)}, 1)
+    read = list(read_steps(store, order, range(STEPS_PER_CHUNK)))
     for streamed, indexed in zip(worker_steps(stream["train"], 0), read, strict=True):
         for one, other in zip(streamed.windows, indexed.windows, strict=True):
             np.testing.assert_array_equal(one.signal, other.signal)
