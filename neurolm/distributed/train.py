@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray.train
 import torch
@@ -91,7 +91,10 @@ def train(
     return kept
 
 
-def anchored(run: TrainingRun) -> TrainingRun:
+R = TypeVar("R", bound=TrainingRun)
+
+
+def anchored(run: R) -> R:
     """The run with absolute folders: workers have working directories of their own."""
     names = ("root", "pretraining_root", "store", "pretraining_store")
     places = {f"data.{name}": place for name in names if (place := getattr(run.data, name)) is not None}

@@ -23,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from neurolm.config import UserError, as_dict, as_yaml, build, config, digest, flatten, override
-from neurolm.distributed.train import train
+from neurolm.distributed.train import anchored, train
 from neurolm.reports.sweep import State, SweepRecord, TrialRecord
 from neurolm.tracking import Status, Tracker, start_run
 from neurolm.training.runs import InstructRun
@@ -71,6 +71,8 @@ class SweepConfig:
 
     num_trials: Annotated[int, Field(gt=0)] = 8
     """Trials in all."""
+    workers_per_trial: Annotated[int, Field(gt=0)] = 1
+    """Training workers of each trial; more than one needs engine.kind deepspeed."""
     concurrent_trials: Annotated[int, Field(gt=0)] = 1
     """Trials at the same time; bounded by the cluster's resources."""
     space: dict[str, Distribution]
@@ -99,13 +101,15 @@ class TuneRun(InstructRun):
         """The instruction run with some settings replaced. Raises ConfigError."""
         values = as_dict(self)
         values.pop("sweep")
+        values["workers"] = self.sweep.workers_per_trial
         return override(build(InstructRun, values, source="sweep"), settings or {})
 
 
 def sweep(run: TuneRun) -> SweepRecord:
     """Run or resume the sweep; the best trial's model becomes ``instruct/model`` in ``out``. Raises UserError."""
+    run = anchored(run)
     check_space(run)
-    folder = run.sweep_folder.absolute()
+    folder = run.sweep_folder
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_other_sweep(run, folder)
     if (folder / RECORD).is_file():
@@ -113,12 +117,13 @@ def sweep(run: TuneRun) -> SweepRecord:
     key = f"{folder}/{digest(run)}"
     tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key)
     tracker.params({name: value for name, value in flatten(as_dict(run)).items() if value is not None})
-    trainable = tune.with_resources(functools.partial(_trial, run=run, parent=key), {"CPU": 0})
+    trainable = tune.with_resources(functools.partial(_trial, run=run, parent=key), {"CPU": 0.01})
     tuner = _tuner(run, folder, trainable)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     results = tuner.fit()
-    trials = sorted((_trial_record(result, run) for result in results), key=lambda trial: trial.number)
-    _close_trial_runs(run, key, trials)
+    run_ids = [Path(result.path).name for result in results]
+    trials = [_trial_record(number, result, run) for number, result in enumerate(results)]
+    _close_trial_runs(run, key, dict(zip(run_ids, trials, strict=True)))
     record = SweepRecord(
         metric=f"validation {run.selection.replace('_', ' ')}, mean over {', '.join(run.tasks)}",
         space={name: _describe(distribution) for name, distribution in run.sweep.space.items()},
@@ -134,7 +139,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     best = max(finished, key=lambda trial: trial.best_value or 0.0)
     chosen = run.instruct_run(best.parameters)
     (run.out / "best.yaml").write_text(as_yaml(chosen))
-    _take(folder / _run_id(best.number) / "model", run.out / "instruct" / "model")
+    _take(folder / run_ids[best.number] / "model", run.out / "instruct" / "model")
     tracker.metrics(len(trials), {"best_score": best.best_value or 0.0, "num_trials": float(len(trials))})
     tracker.artifact(run.out / "best.yaml")
     tracker.close("FINISHED")
@@ -177,6 +182,7 @@ def _tuner(run: TuneRun, folder: Path, trainable: Callable[..., Any]) -> tune.Tu
             search_alg=study,
             num_samples=run.sweep.num_trials,
             max_concurrent_trials=run.sweep.concurrent_trials,
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
             scheduler=ASHAScheduler(
                 time_attr="training_iteration",
                 max_t=run.validations,
@@ -199,14 +205,14 @@ def _suggest(trial: Any, space: Mapping[str, Distribution]) -> None:
 
 def _trial(settings: dict[str, Any], run: TuneRun, parent: str) -> None:
     """One trial: a Train run whose reports go to Tune."""
-    number = int(tune.get_context().get_trial_id().rsplit("_", 1)[-1])
-    train(_trial_run(run, number, settings), parent=parent, callbacks=[TuneReportCallback()], show_progress=False)
+    run_id = f"trial-{tune.get_context().get_trial_id()}"
+    train(_trial_run(run, run_id, settings), parent=parent, callbacks=[TuneReportCallback()], show_progress=False)
 
 
-def _trial_run(run: TuneRun, number: int, settings: Mapping[str, Any]) -> InstructRun:
+def _trial_run(run: TuneRun, run_id: str, settings: Mapping[str, Any]) -> InstructRun:
     places = {
         "out": str(run.sweep_folder.resolve()),
-        "run_id": _run_id(number),
+        "run_id": run_id,
         "data.store": str(run.store.resolve()),
         "tracking.uri": run.tracking.at(run.out.resolve()).uri,
         "pretrained": str(run.pretrained_folder.resolve()),
@@ -214,12 +220,7 @@ def _trial_run(run: TuneRun, number: int, settings: Mapping[str, Any]) -> Instru
     return run.instruct_run({**settings, **places})
 
 
-def _run_id(number: int) -> str:
-    return f"trial-{number:04d}"
-
-
-def _trial_record(result: Any, run: TuneRun) -> TrialRecord:
-    number = _number_of(result)
+def _trial_record(number: int, result: Any, run: TuneRun) -> TrialRecord:
     frame = result.metrics_dataframe
     curve: list[tuple[float, float]] = []
     seconds = 0.0
@@ -247,15 +248,11 @@ def _trial_record(result: Any, run: TuneRun) -> TrialRecord:
     )
 
 
-def _number_of(result: Any) -> int:
-    return int(result.metrics["trial_id"].rsplit("_", 1)[-1])
-
-
-def _close_trial_runs(run: TuneRun, parent: str, trials: list[TrialRecord]) -> None:
+def _close_trial_runs(run: TuneRun, parent: str, trials: Mapping[str, TrialRecord]) -> None:
     """End the MLflow runs of trials whose workers were stopped by the scheduler or died."""
     status: dict[State, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-    for trial in trials:
-        trial_run = _trial_run(run, trial.number, trial.parameters)
+    for run_id, trial in trials.items():
+        trial_run = _trial_run(run, run_id, trial.parameters)
         tracker: Tracker = start_run(
             run.tracking, folder=trial_run.folder, name=trial_run.name, run_key=run_key(trial_run), parent=parent
         )
