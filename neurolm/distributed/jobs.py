@@ -76,7 +76,7 @@ def ray_session() -> Iterator[None]:
     address = None if os.environ.get("RAY_ADDRESS") else "local"
     was_running = ray.is_initialized()
     if not was_running:
-        ray.init(address=address, logging_level="WARNING", log_to_driver=show_logs)
+        ray.init(address=address, logging_level="WARNING", log_to_driver=show_logs, configure_logging=True)
     for name in ("ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("default")]
 ROOT = Path(__file__).parents[2]
 RESULT_KEYS = {
     "split", "num_windows", "num_recordings", "num_subjects", "balanced_accuracy", "balanced_accuracy_ci95", "auroc",
