@@ -67,6 +67,7 @@ def ray_session() -> Iterator[None]:
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; the pipeline says what matters
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
     import ray
@@ -76,7 +77,7 @@ def ray_session() -> Iterator[None]:
     address = None if os.environ.get("RAY_ADDRESS") else "local"
     was_running = ray.is_initialized()
     if not was_running:
-        ray.init(address=address, logging_level="WARNING", log_to_driver=show_logs, configure_logging=True)
+        ray.init(address=address, logging_level="WARNING", log_to_driver=show_logs)
     for name in ("ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False

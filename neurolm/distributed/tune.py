@@ -119,6 +119,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     tracker.params({name: value for name, value in flatten(as_dict(run)).items() if value is not None})
     trainable = tune.with_resources(functools.partial(_trial, run=run, parent=key), {"CPU": 0.01})
     tuner = _tuner(run, folder, trainable)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     results = tuner.fit()
     run_ids = [Path(result.path).name for result in results]
