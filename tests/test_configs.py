@@ -44,7 +44,7 @@ def test_stages_and_sweeps_load(folder: str, budget: str) -> None:
         assert (run.name, run.engine.kind) == (name, "deepspeed")
     sweep = load(TuneRun, CONFIGS / folder / "tune.yaml", {"budget": budget})
     check_space(sweep)
-    placed = {"budget": budget, "workers": sweep.workers, "engine": as_dict(sweep)["engine"]}
+    placed = {"budget": budget, "workers": sweep.sweep.workers_per_trial, "engine": as_dict(sweep)["engine"]}
     # But for where it runs, the sweep varies what instruct.yaml trains.
     assert sweep.instruct_run() == load_run(CONFIGS / folder / "instruct.yaml", placed)
     assert sweep.sweep.num_trials >= 4
