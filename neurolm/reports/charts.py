@@ -51,11 +51,14 @@ class Scale:
                 if len(ticks) <= most:
                     return ticks
             return ticks[:: math.ceil(len(ticks) / most)]
-        span = self.high - self.low
-        size = 10.0 ** math.floor(math.log10(span / most))
-        step = next(size * factor for factor in (1, 2, 5, 10) if span / (size * factor) <= most)
-        first = math.ceil(self.low / step)
-        return [round(index * step, 12) for index in range(first, math.floor(self.high / step) + 1)]
+        # A step of span / most can still put most + 1 ticks on a scale that begins at one: take the first that does not.
+        size = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
+        while True:
+            for step in (size, 2 * size, 5 * size):
+                first, last = math.ceil(self.low / step), math.floor(self.high / step)
+                if last - first < most:
+                    return [round(index * step, 12) for index in range(first, last + 1)]
+            size *= 10
 
 
 def chart(

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neurolm.reports.charts import Scale, mark, number, stairs, text, with_room
@@ -30,6 +30,7 @@ def test_ticks_are_round_and_few(scale: Scale, ticks: list[float]) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+@example([15.0])  # seven multiples of 0.5 lie on 13.5 to 16.5, both ends included
 def test_every_value_lies_on_its_scale(values: list[float]) -> None:
     scale = Scale.around(values, 60, 600)
     assert all(60 <= scale(value) <= 600 for value in values)
