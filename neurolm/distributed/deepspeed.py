@@ -111,8 +111,8 @@ def deepspeed_settings(
 ) -> dict[str, Any]:
     """DeepSpeed's own dictionary, derived from our typed settings; there is no JSON file.
 
-    DeepSpeed allocates the reduce bucket anew at every step, so a bucket larger than the model only costs: 800 MB of fresh
-    memory a step made a small model's step four times as long.
+    DeepSpeed allocates the reduce bucket anew at every step, so a bucket larger than the model only costs: 800 MB of
+    fresh memory a step made a small model's step four times as long.
     """
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,

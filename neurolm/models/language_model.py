@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import AttentionInterface
 
 from neurolm.config import UserError, config
+from neurolm.models.vocabulary_head import HeadLoss, VocabularyHead
 
 ATTENTION = "neurolm_sdpa"
 """Torch's attention, registered under a name for which ``transformers`` builds no mask of its own.
@@ -67,7 +68,7 @@ class LanguageModel(nn.Module):
         self.base: Any = model.base_model
         self.hidden_size: int = self.base.config.hidden_size
         self.context: int = self.base.config.max_position_embeddings
-        self.head = nn.Linear(self.hidden_size, self.num_classes, bias=False)
+        self.head = VocabularyHead(self.hidden_size, self.num_classes)
         if config.name_or_path is None:
             nn.init.normal_(self.head.weight, std=0.02)
         else:
@@ -96,6 +97,18 @@ class LanguageModel(nn.Module):
         """Scores of all classes. The head is a third of a small model's work: call it only where there is a target."""
         scores: Tensor = self.head(hidden)
         return scores
+
+    def cross_entropy(
+        self,
+        hidden: Float[Tensor, "*positions width"],
+        targets: Int[Tensor, "*positions"],
+        label_smoothing: float = 0.0,
+    ) -> HeadLoss:
+        """Loss of the class that each position should predict (Eq. 5, 7 and 8), among all classes.
+
+        ``label_smoothing`` is the part of each target that is spread over all classes. Sums are never divided here.
+        """
+        return HeadLoss(*self.head(hidden, targets, label_smoothing))
 
     @torch.no_grad()
     def _take_over_vocabulary(self, model: Any) -> None:

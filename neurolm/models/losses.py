@@ -7,8 +7,7 @@ micro-batches, so that the gradient does not depend on how the batch was cut.
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 NUM_BINS = 100
@@ -48,19 +47,6 @@ def _standardise(x: Tensor) -> Tensor:
 def squared_error_sum(output: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Sum of squared differences (the terms of Eq. 3), in fp32."""
     return (output.float() - target).square().sum()
-
-
-def cross_entropy_sum(
-    logits: Float[Tensor, "*positions classes"],
-    targets: Int[Tensor, "*positions"],
-    is_target: Bool[Tensor, "*positions"] | None = None,
-) -> Float[Tensor, ""]:
-    """Sum of -log p(target) in fp32: domains (Eq. 4), next codes (Eq. 5), text and answers (Eq. 8).
-
-    Positions where ``is_target`` is False count nothing. Better not to compute their logits at all.
-    """
-    losses = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none")
-    return losses.sum() if is_target is None else losses[is_target.flatten()].sum()
 
 
 def next_second_codes(codes: Int[Tensor, "batch tokens"], num_channels: int) -> Int[Tensor, "batch targets"]:

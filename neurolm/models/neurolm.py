@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neurolm.config import config
 from neurolm.models.language_model import LanguageModel, LanguageModelConfig
 from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.vocabulary_head import HeadLoss
 
 
 @config
@@ -98,3 +99,12 @@ class NeuroLM(nn.Module):
     def logits(self, hidden: Float[Tensor, "*any width"]) -> Float[Tensor, "*any classes"]:
         """Scores of the merged vocabulary, for the hidden states that need them."""
         return self.language_model.logits(hidden)
+
+    def cross_entropy(
+        self,
+        hidden: Float[Tensor, "*positions width"],
+        targets: Int[Tensor, "*positions"],
+        label_smoothing: float = 0.0,
+    ) -> HeadLoss:
+        """Summed loss of the class that each position should predict; see `LanguageModel.cross_entropy`."""
+        return self.language_model.cross_entropy(hidden, targets, label_smoothing)

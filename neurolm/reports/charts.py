@@ -51,7 +51,7 @@ class Scale:
                 if len(ticks) <= most:
                     return ticks
             return ticks[:: math.ceil(len(ticks) / most)]
-        # A step of span / most can still put most + 1 ticks on a scale that begins at one: take the first that does not.
+        # A step of span / most still puts most + 1 ticks on a scale that begins at one: take the first that does not.
         size = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
         while True:
             for step in (size, 2 * size, 5 * size):

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch, WindowGroup
 from neurolm.text.instructions import EncodedTask
 from neurolm.text.vocabulary import END_OF_TEXT
-from neurolm.training.shares import correct, reach_all_parameters, share, text_loss_sum, zeros_like_loss
+from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
 from neurolm.training.stage import Stage
 
 
@@ -65,23 +64,22 @@ class InstructStage(Stage):
         """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, with text, ``text_loss``."""
         answer_sum, num_correct = zeros_like_loss(self), zeros_like_loss(self)
         for group in batch.groups:
-            logits, targets = self.answer_logits(group)
-            smoothing = self.losses.label_smoothing
-            answer_sum = answer_sum + F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
-            num_correct = num_correct + correct(logits, targets)
+            loss = self.model.cross_entropy(*self.answer_states(group), self.losses.label_smoothing)
+            answer_sum = answer_sum + loss.total
+            num_correct = num_correct + loss.num_correct
         shares = {
             "answer_loss": share(answer_sum, totals, "answer_targets"),
             "answer_accuracy": share(num_correct, totals, "answer_targets"),
         }
-        loss = shares["answer_loss"]
+        total = shares["answer_loss"]
         if totals["text_tokens"] and batch.text is not None:
             shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
-            loss = loss + self.losses.text_weight * shares["text_loss"]
+            total = total + self.losses.text_weight * shares["text_loss"]
         reported = {name: value.detach() for name, value in shares.items()}
-        return {"loss": reach_all_parameters(loss, self, batch), **reported}
+        return {"loss": reach_all_parameters(total, self, batch), **reported}
 
-    def answer_logits(self, group: WindowGroup) -> tuple[Tensor, Int64[Tensor, " targets"]]:
-        """Logits ``[targets classes]`` in fp32 and target ids of all tokens of the group that carry loss."""
+    def answer_states(self, group: WindowGroup) -> tuple[Float[Tensor, "targets width"], Int64[Tensor, " targets"]]:
+        """Hidden states that predict the tokens of the group that carry loss, and the ids of these."""
         assert group.task is not None and group.label is not None, "windows of stage 3 are collated with their tasks"
         texts = self._texts[group.task]
         label = group.label
@@ -93,4 +91,4 @@ class InstructStage(Stage):
         num_text = read.shape[1]
         positions = eeg_text_positions(group.time_index, num_text).expand(len(label), -1)
         hidden = self.model.hidden(embeddings, positions, eeg_text_mask(group.time_index, num_text))
-        return self.model.logits(hidden[:, -num_text:][is_target]).float(), next_ids[is_target]
+        return hidden[:, -num_text:][is_target], next_ids[is_target]

@@ -4,12 +4,12 @@ from pydantic import Field
 from torch import Tensor
 
 from neurolm.config import config
-from neurolm.models.losses import cross_entropy_sum, next_second_codes
+from neurolm.models.losses import next_second_codes
 from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch
 from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
-from neurolm.training.shares import correct, reach_all_parameters, share, text_loss_sum, zeros_like_loss
+from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
 from neurolm.training.stage import Stage
 
 
@@ -40,16 +40,16 @@ class PretrainStage(Stage):
             if not targets.numel():
                 eeg_sum = eeg_sum + 0.0 * hidden.sum()
                 continue
-            logits = self.model.logits(hidden[:, : targets.shape[1]])
-            eeg_sum = eeg_sum + cross_entropy_sum(logits, targets)
-            num_correct = num_correct + correct(logits, targets)
+            loss = self.model.cross_entropy(hidden[:, : targets.shape[1]], targets)
+            eeg_sum = eeg_sum + loss.total
+            num_correct = num_correct + loss.num_correct
         shares = {
             "eeg_loss": share(eeg_sum, totals, "eeg_targets"),
             "eeg_accuracy": share(num_correct, totals, "eeg_targets"),
         }
-        loss = shares["eeg_loss"]
+        total = shares["eeg_loss"]
         if totals["text_tokens"] and batch.text is not None:
             shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
-            loss = loss + self.losses.text_weight * shares["text_loss"]
+            total = total + self.losses.text_weight * shares["text_loss"]
         reported = {name: value.detach() for name, value in shares.items()}
-        return {"loss": reach_all_parameters(loss, self, batch), **reported}
+        return {"loss": reach_all_parameters(total, self, batch), **reported}

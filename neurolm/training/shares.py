@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from neurolm.models.losses import cross_entropy_sum
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch
 
@@ -38,11 +37,6 @@ def reach_all_parameters(loss: Float[Tensor, ""], module: nn.Module, batch: Batc
     return loss
 
 
-def correct(logits: Float[Tensor, "*targets classes"], targets: Int64[Tensor, "*targets"]) -> Float[Tensor, ""]:
-    """How many of the predictions are their targets."""
-    return (logits.detach().argmax(-1) == targets).sum().float()
-
-
 def text_loss_sum(model: NeuroLM, text: Int64[Tensor, "crops length_and_one"]) -> Float[Tensor, ""]:
     """Summed cross-entropy of every next id of plain text, among all classes of the merged vocabulary."""
     if not text.numel():
@@ -50,4 +44,4 @@ def text_loss_sum(model: NeuroLM, text: Int64[Tensor, "crops length_and_one"]) -
     read, targets = text[:, :-1], text[:, 1:]
     positions = torch.arange(read.shape[1], device=text.device).expand(len(read), -1)
     hidden = model.hidden(model.embed_text(read), positions, None)
-    return cross_entropy_sum(model.logits(hidden), targets)
+    return model.cross_entropy(hidden, targets).total

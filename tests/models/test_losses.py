@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from neurolm.models.losses import (
-    cross_entropy_sum,
     frequency_target,
     next_second_codes,
     raw_target,
@@ -36,28 +35,6 @@ def test_log_amplitudes_do_not_depend_on_the_unit() -> None:
     torch.testing.assert_close(
         frequency_target(100 * signal, "log"), frequency_target(signal, "log"), atol=1e-4, rtol=1e-4
     )
-
-
-def test_sums_add_up_over_any_cut() -> None:
-    logits, targets = torch.randn(12, 7), torch.randint(7, (12,))
-    whole = cross_entropy_sum(logits, targets)
-    torch.testing.assert_close(
-        cross_entropy_sum(logits[:5], targets[:5]) + cross_entropy_sum(logits[5:], targets[5:]), whole
-    )
-    expected = -logits.log_softmax(-1)[range(12), targets].sum()
-    torch.testing.assert_close(whole, expected)
-    is_target = torch.arange(12) < 5
-    torch.testing.assert_close(
-        cross_entropy_sum(logits, targets, is_target), cross_entropy_sum(logits[:5], targets[:5])
-    )
-
-
-def test_no_target_at_all_is_zero_and_differentiable() -> None:
-    logits = torch.randn(3, 7, requires_grad=True)
-    loss = cross_entropy_sum(logits, torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool))
-    loss.backward()
-    assert loss == 0 and logits.grad is not None and not logits.grad.any()
-    assert cross_entropy_sum(logits[:0], torch.zeros(0, dtype=torch.long)) == 0
 
 
 def test_squared_error_of_half_precision_is_summed_in_full() -> None:

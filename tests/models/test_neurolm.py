@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from neurolm.models.language_model import LanguageModelConfig
-from neurolm.models.losses import cross_entropy_sum, next_second_codes
+from neurolm.models.losses import next_second_codes
 from neurolm.models.masks import (
     answer_tree_mask,
     answer_tree_positions,
@@ -84,7 +84,7 @@ def test_permuting_channels_leaves_the_loss_as_it_is() -> None:
         _, codes = model.encode(*batch)
         targets = 40 + next_second_codes(codes, NUM_CHANNELS)
         with torch.no_grad():
-            return float(cross_entropy_sum(model.logits(eeg_hidden(model, batch)[:, :-NUM_CHANNELS]), targets))
+            return float(model.cross_entropy(eeg_hidden(model, batch)[:, :-NUM_CHANNELS], targets).total)
 
     assert loss(order) == pytest.approx(loss(torch.arange(len(TIME))), rel=1e-5)
 
@@ -205,9 +205,9 @@ def test_pretraining_equals_the_released_code(recorded, released, size: str) -> 
 
         targets = next_second_codes(codes, num_channels)
         assert torch.equal(targets[0], arrays["Y_eeg"][window, : num_tokens - num_channels])
-        logits = model.logits(hidden[:-num_channels])
-        loss += float(cross_entropy_sum(logits, FIRST_CODE + targets[0]))
-        num_correct += int((logits.argmax(-1) == FIRST_CODE + targets[0]).sum())
+        found = model.cross_entropy(hidden[:-num_channels], FIRST_CODE + targets[0])
+        loss += float(found.total)
+        num_correct += int(found.num_correct)
         num_targets += targets.numel()
     assert loss / num_targets == pytest.approx(float(arrays[f"{size}_loss"]), rel=1e-5)
     assert num_correct / num_targets == pytest.approx(float(arrays[f"{size}_accuracy"]))
@@ -221,7 +221,7 @@ def test_text_alone_equals_the_released_code(recorded, released) -> None:
     hidden = model.hidden(model.embed_text(ids), torch.arange(ids.shape[1])[None])
     for window in range(2):
         assert_logits(model, hidden[window], arrays, arrays["B_logits_cols"][window], arrays["B_logits_lse"][window])
-    loss = cross_entropy_sum(model.logits(hidden), targets) / targets.numel()
+    loss = model.cross_entropy(hidden, targets).total / targets.numel()
     assert float(loss) == pytest.approx(float(arrays["B_loss"]), rel=1e-5)
 
 
@@ -242,8 +242,7 @@ def test_instruction_equals_the_released_code_for_a_window_alone(recorded, relea
         positions = eeg_text_positions(time_index[0], text.shape[1])
         hidden = model.hidden(embeddings, positions[None], eeg_text_mask(time_index[0], text.shape[1]))[0]
         is_target = targets >= 0
-        logits = model.logits(hidden[num_tokens:][is_target])
-        loss = cross_entropy_sum(logits, targets[is_target]) / is_target.sum()
+        loss = model.cross_entropy(hidden[num_tokens:][is_target], targets[is_target]).total / is_target.sum()
         assert float(loss) == pytest.approx(float(arrays[f"{size}_loss_{name}_alone"]), rel=1e-5)
         if name == "workload":
             kept = torch.cat([torch.arange(num_tokens), torch.arange(32, 112)])

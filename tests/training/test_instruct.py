@@ -56,17 +56,17 @@ def test_padding_of_short_answers_changes_nothing() -> None:
     short = stored_window(label="rest", seed=1)
     together = group_of([short, stored_window(label="arithmetic", seed=2)], {"uneven": uneven_task()})
     alone = group_of([short], {"uneven": uneven_task()})
-    logits, targets = stage.answer_logits(together)
+    states, targets = stage.answer_states(together)
     assert len(targets) == together.num_answer_targets == 8
-    torch.testing.assert_close(logits[:3], stage.answer_logits(alone)[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(states[:3], stage.answer_states(alone)[0], rtol=1e-4, atol=1e-5)
     assert targets[:3].tolist() == [1400, 220, 50256]
 
 
 def test_label_smoothing_spreads_over_all_classes() -> None:
     batch = collate([stored_window()], np.arange(1), text=None, tasks=tasks())
     stage = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(label_smoothing=0.2))
-    log_probabilities, targets = stage.answer_logits(batch.groups[0])
-    log_probabilities = log_probabilities.log_softmax(-1)
+    states, targets = stage.answer_states(batch.groups[0])
+    log_probabilities = stage.model.logits(states).log_softmax(-1)
     hard = -log_probabilities.gather(1, targets[:, None]).mean()
     expected = 0.8 * hard - 0.2 * log_probabilities.mean()
     torch.testing.assert_close(stage(batch, total_counts([batch]))["answer_loss"], expected.detach())
