@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from neurolm.config import UserError
 from neurolm.eeg.shards import StoredWindow
+from neurolm.models.neurolm import NeuroLM
 from neurolm.text.instructions import EncodedTask
 
 MICROVOLT_SCALE = 100.0
@@ -24,7 +25,7 @@ MICROVOLT_SCALE = 100.0
 PATCH_POINTS = 200
 """Time points of one token: one second at 200 Hz."""
 
-T = TypeVar("T", "WindowGroup", "Batch")
+T = TypeVar("T", "EEGTokens", "WindowGroup", "Batch")
 
 
 class WindowError(UserError):
@@ -32,11 +33,25 @@ class WindowError(UserError):
 
 
 @dataclass(frozen=True)
+class EEGTokens:
+    """What a frozen neural tokenizer makes of windows, computed once and kept."""
+
+    features: Float[Tensor, "windows tokens hidden"]
+    """Vectors that the language model reads, in fp32 or bf16."""
+    codes: Int64[Tensor, "windows tokens"]
+    """Rows of the codebook that pre-training predicts."""
+
+    def to(self, device: torch.device | str) -> "EEGTokens":
+        """The tokens on another device."""
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
 class WindowGroup:
     """Windows of equal channels and seconds and, where tasks are asked, of one task."""
 
     signal: Float32[Tensor, "windows tokens 200"]
-    """Patches in units of 100 µV."""
+    """Patches in units of 100 µV; of no token where ``tokens`` stand for them."""
     channel_index: Int64[Tensor, "windows tokens"]
     """Row of the channel vocabulary of each token."""
     time_index: Int64[Tensor, " tokens"]
@@ -51,15 +66,20 @@ class WindowGroup:
     """Class of each window among the task's answers."""
     num_answer_targets: int = 0
     """Text tokens of the group that carry loss in instruction tuning."""
+    tokens: EEGTokens | None = None
+    """The frozen tokenizer's output, where it was computed before."""
+
+    def __len__(self) -> int:
+        return len(self.position)
 
     @property
     def time_indices(self) -> Int64[Tensor, "windows tokens"]:
         """The time index repeated for every window, without a copy."""
-        return self.time_index.expand(len(self.signal), -1)
+        return self.time_index.expand(len(self), -1)
 
     def to(self, device: torch.device | str) -> "WindowGroup":
         """The group on another device."""
-        return _to(self, device)
+        return replace(_to(self, device), tokens=None if self.tokens is None else self.tokens.to(device))
 
 
 @dataclass(frozen=True)
@@ -74,10 +94,10 @@ class Batch:
     def counts(self) -> dict[str, int]:
         """Number of elements that losses are means over; always the same names, so that workers can add them up."""
         return {
-            "windows": sum(len(group.signal) for group in self.groups),
+            "windows": sum(len(group) for group in self.groups),
             "eeg_tokens": sum(group.channel_index.numel() for group in self.groups),
             # Each token but those of the last second has a target: the same channel's code a second later.
-            "eeg_targets": sum(len(one.signal) * one.num_channels * (one.num_seconds - 1) for one in self.groups),
+            "eeg_targets": sum(len(one) * one.num_channels * (one.num_seconds - 1) for one in self.groups),
             "answer_targets": sum(group.num_answer_targets for group in self.groups),
             "text_tokens": 0 if self.text is None else self.text[:, 1:].numel(),
         }
@@ -116,6 +136,21 @@ def collate(
         for (_, _, task), places in members.items()
     )
     return Batch(groups=groups, text=None if text is None else torch.from_numpy(np.asarray(text, dtype=np.int64)))
+
+
+def eeg_features(model: NeuroLM, group: WindowGroup) -> Float[Tensor, "windows tokens hidden"]:
+    """Vectors of the group's EEG tokens: those kept with it, else from the model's frozen encoder."""
+    if group.tokens is not None:
+        return group.tokens.features.float()
+    return model.features(group.signal, group.channel_index, group.time_indices)
+
+
+def eeg_tokens(model: NeuroLM, group: WindowGroup) -> EEGTokens:
+    """Vectors and codes of the group's EEG tokens: those kept with it, else from one pass of the frozen encoder."""
+    if group.tokens is not None:
+        return group.tokens
+    features = eeg_features(model, group)
+    return EEGTokens(features, model.codes(features))
 
 
 def patches(signal: Float32[np.ndarray, "*windows channels times"]) -> Float32[np.ndarray, "*windows tokens 200"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neurolm.models.masks import answer_tree_mask, answer_tree_positions
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import WindowGroup
+from neurolm.sequences import WindowGroup, eeg_features
 from neurolm.text.instructions import EncodedTask
 from neurolm.text.vocabulary import NUM_BPE_IDS
 
@@ -42,13 +42,12 @@ def score_answers(model: NeuroLM, group: WindowGroup, task: EncodedTask) -> Answ
     # A branch holds all of an answer but its last token, whose prediction nothing follows.
     branches = [answer[:-1] for answer in task.answers]
     lengths = [len(branch) for branch in branches]
-    device = group.signal.device
+    device = group.time_index.device
     text = torch.tensor([*task.prompt_ids, *(one for branch in branches for one in branch)], device=device)
-    features, _ = model.encode(group.signal, group.channel_index, group.time_indices)
-    text_embeddings = model.embed_text(text.expand(len(features), -1))
-    embeddings = torch.cat([model.embed_eeg(features, group.channel_index), text_embeddings], dim=1)
+    eeg = model.embed_eeg(eeg_features(model, group), group.channel_index)
+    embeddings = torch.cat([eeg, model.embed_text(text.expand(len(group), -1))], dim=1)
     prompt_length = len(task.prompt_ids)
-    positions = answer_tree_positions(group.time_index, prompt_length, lengths).expand(len(features), -1)
+    positions = answer_tree_positions(group.time_index, prompt_length, lengths).expand(len(group), -1)
     mask = answer_tree_mask(group.time_index, prompt_length, lengths)
     hidden = model.hidden(embeddings, positions, mask)
     # The prompt's last token predicts every answer's first token; the branches' tokens predict the rest.

@@ -66,15 +66,19 @@ class NeuroLM(nn.Module):
         self.tokenizer.load_state_dict(dict(weights))
 
     @torch.no_grad()
-    def encode(
+    def features(
         self,
         signal: Float[Tensor, "batch tokens points"],
         channel_index: Int[Tensor, "... tokens"],
         time_index: Int[Tensor, "... tokens"],
-    ) -> tuple[Float[Tensor, "batch tokens hidden"], Int[Tensor, "batch tokens"]]:
-        """Features and codes of each EEG token, from one pass of the frozen encoder."""
-        features = self.tokenizer.encode(signal, channel_index, time_index)
-        return features, self.tokenizer.codes(features)
+    ) -> Float[Tensor, "batch tokens hidden"]:
+        """The frozen encoder's vector of each EEG token."""
+        return self.tokenizer.encode(signal, channel_index, time_index)
+
+    @torch.no_grad()
+    def codes(self, features: Float[Tensor, "batch tokens hidden"]) -> Int[Tensor, "batch tokens"]:
+        """The code of each EEG token: what pre-training predicts."""
+        return self.tokenizer.codes(features)
 
     def embed_eeg(
         self, features: Float[Tensor, "batch tokens hidden"], channel_index: Int[Tensor, "... tokens"]

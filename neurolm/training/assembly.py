@@ -51,6 +51,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     torch.manual_seed(run.seed)
     store = Store.open(run.training_store)
     stage, tasks = _build_stage(run)
+    stage.precision = run.precision
     plan = reading_plan(run)
     validation = windows_of(store, "val", plan.data_sets)
     order = plan.order(store)

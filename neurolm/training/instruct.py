@@ -15,7 +15,7 @@ from torch import Tensor
 from neurolm.config import config
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import Batch, WindowGroup
+from neurolm.sequences import Batch, WindowGroup, eeg_features
 from neurolm.text.instructions import EncodedTask
 from neurolm.text.vocabulary import END_OF_TEXT
 from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
@@ -60,7 +60,7 @@ class InstructStage(Stage):
         self.losses = losses
         self._texts = {name: ClassTexts.of(task) for name, task in tasks.items()}
 
-    def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
+    def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, with text, ``text_loss``."""
         answer_sum, num_correct = zeros_like_loss(self), zeros_like_loss(self)
         for group in batch.groups:
@@ -86,8 +86,8 @@ class InstructStage(Stage):
         ids = texts.ids.to(label.device)[label]
         is_target = texts.is_target.to(label.device)[label][:, 1:]  # predicted one token before
         read, next_ids = ids[:, :-1], ids[:, 1:]
-        features, _ = self.model.encode(group.signal, group.channel_index, group.time_indices)
-        embeddings = torch.cat([self.model.embed_eeg(features, group.channel_index), self.model.embed_text(read)], 1)
+        eeg = self.model.embed_eeg(eeg_features(self.model, group), group.channel_index)
+        embeddings = torch.cat([eeg, self.model.embed_text(read)], dim=1)
         num_text = read.shape[1]
         positions = eeg_text_positions(group.time_index, num_text).expand(len(label), -1)
         hidden = self.model.hidden(embeddings, positions, eeg_text_mask(group.time_index, num_text))

@@ -7,7 +7,7 @@ from neurolm.config import config
 from neurolm.models.losses import next_second_codes
 from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import Batch
+from neurolm.sequences import Batch, eeg_tokens
 from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
 from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
 from neurolm.training.stage import Stage
@@ -29,14 +29,14 @@ class PretrainStage(Stage):
         self.model = model
         self.losses = losses
 
-    def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
+    def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``eeg_loss``, ``eeg_accuracy`` and, in a run with text, ``text_loss``."""
         eeg_sum, num_correct = zeros_like_loss(self), zeros_like_loss(self)
         for group in batch.groups:
-            features, codes = self.model.encode(group.signal, group.channel_index, group.time_indices)
-            embeddings = self.model.embed_eeg(features, group.channel_index)
+            tokens = eeg_tokens(self.model, group)
+            embeddings = self.model.embed_eeg(tokens.features.float(), group.channel_index)
             hidden = self.model.hidden(embeddings, group.time_indices, stair_step_mask(group.time_index))
-            targets = TEXT_VOCABULARY_SIZE + next_second_codes(codes, group.num_channels)
+            targets = TEXT_VOCABULARY_SIZE + next_second_codes(tokens.codes, group.num_channels)
             if not targets.numel():
                 eeg_sum = eeg_sum + 0.0 * hidden.sum()
                 continue

@@ -16,6 +16,7 @@ from neurolm.training.engine import EngineConfig, TorchEngineConfig
 from neurolm.training.instruct import InstructLossConfig
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig
+from neurolm.training.stage import Precision
 from neurolm.training.tokenizer import TokenizerLossConfig
 
 
@@ -45,6 +46,8 @@ class TrainingRun(Step):
     """AdamW and its schedule."""
     engine: EngineConfig = Field(default_factory=TorchEngineConfig)
     """torch or deepspeed."""
+    precision: Precision = "float32"
+    """float32, or bfloat16: products under autocast; weights, gradients, losses and the quantizer stay in float32."""
     validations: Annotated[int, Field(gt=0)] = 4
     """How many times a run validates (and reports), evenly spread; the last time at its end."""
     checkpoint_steps: Annotated[int, Field(gt=0)] | None = None

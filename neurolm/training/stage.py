@@ -1,22 +1,36 @@
 """What the loop expects of a training stage."""
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from neurolm.sequences import Batch
 from neurolm.training.context import RunContext
 
+Precision = Literal["float32", "bfloat16"]
+"""In what the products of a forward and backward pass are computed."""
+
 
 class Stage(nn.Module):
     """A model together with the losses that train it.
 
-    ``forward(batch, totals)`` returns this worker's *share* of every global mean: sums divided by the global number of
-    elements in ``totals``, so that shares add up to the mean over workers and micro-batches. The key ``loss`` is
-    back-propagated, the others are reported.
+    A call returns this worker's *share* of every global mean: sums divided by the global number of elements in
+    ``totals``, so that shares add up to the mean over workers and micro-batches. The key ``loss`` is back-propagated,
+    the others are reported. With ``precision`` bfloat16, products are computed under autocast; weights, their
+    gradients, losses and the quantizer stay in fp32.
     """
 
+    precision: Precision = "float32"
+
     def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
+        """The losses in the stage's precision."""
+        device = next(self.parameters()).device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.loss_shares(batch, totals)
+
+    def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """This worker's share of the losses."""
         raise AssertionError(f"{type(self).__name__} defines no losses")
 

@@ -74,7 +74,7 @@ class TokenizerStage(Stage):
         """Strengthen the reversed gradient as training goes on."""
         self.alpha = reversal_strength(step, total_steps)
 
-    def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
+    def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``commitment``, ``raw``, ``frequency``; with text, ``domain_eeg`` and ``domain_text``."""
         settings = self.tokenizer.config
         shares = {name: zeros_like_loss(self) for name in ("commitment", *settings.targets)}
@@ -84,7 +84,7 @@ class TokenizerStage(Stage):
         counted = "eeg_tokens" if settings.compat_pad_to is None else "windows"
         for group in batch.groups:
             output = self.tokenizer(group.signal, group.channel_index, group.time_indices)
-            num_local = group.channel_index.numel() if counted == "eeg_tokens" else len(group.signal)
+            num_local = group.channel_index.numel() if counted == "eeg_tokens" else len(group)
             for name, error in output.squared_errors.items():
                 shares[name] = shares[name] + share(error, totals, counted, output.counts[name] / num_local)
             if is_aligned:

@@ -32,7 +32,7 @@ def answerer(task: EncodedTask, seed: int) -> NeuroLM:
 
 def text_logits(model: NeuroLM, group: WindowGroup, row: int, text: list[int]) -> torch.Tensor:
     """Logits of all ids after each token of one window's text, by a forward pass of its own."""
-    features, _ = model.encode(group.signal[row : row + 1], group.channel_index[row : row + 1], group.time_index[None])
+    features = model.features(group.signal[row : row + 1], group.channel_index[row : row + 1], group.time_index[None])
     eeg = model.embed_eeg(features, group.channel_index[row : row + 1])
     embeddings = torch.cat([eeg, model.embed_text(torch.tensor([text]))], dim=1)
     positions = eeg_text_positions(group.time_index, len(text))

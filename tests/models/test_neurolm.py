@@ -36,7 +36,7 @@ def windows(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def eeg_hidden(model: NeuroLM, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    features, _ = model.encode(*batch)
+    features = model.features(*batch)
     embeddings = model.embed_eeg(features, batch[1])
     return model.hidden(embeddings, batch[2], stair_step_mask(batch[2][0]))
 
@@ -46,7 +46,8 @@ def test_the_tokenizer_stays_frozen() -> None:
     assert model.training and model.language_model.training and not model.tokenizer.training
     assert not any(parameter.requires_grad for parameter in model.tokenizer.parameters())
     before = {name: buffer.clone() for name, buffer in model.tokenizer.named_buffers()}
-    features, codes = model.encode(*windows())
+    features = model.features(*windows())
+    codes = model.codes(features)
     assert not features.requires_grad and codes.shape == (2, 12)
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.tokenizer.named_buffers())
 
@@ -81,7 +82,7 @@ def test_permuting_channels_leaves_the_loss_as_it_is() -> None:
 
     def loss(order: torch.Tensor) -> float:
         batch = (signal[:, order], channel_index[:, order], time_index[:, order])
-        _, codes = model.encode(*batch)
+        codes = model.codes(model.features(*batch))
         targets = 40 + next_second_codes(codes, NUM_CHANNELS)
         with torch.no_grad():
             return float(model.cross_entropy(eeg_hidden(model, batch)[:, :-NUM_CHANNELS], targets).total)
@@ -92,7 +93,7 @@ def test_permuting_channels_leaves_the_loss_as_it_is() -> None:
 def test_later_seconds_change_no_earlier_hidden_state_of_the_language_model() -> None:
     """Given the features, that is: the encoder itself sees the whole window."""
     model, (signal, channel_index, time_index) = tiny(), windows(1)
-    features, _ = model.encode(signal, channel_index, time_index)
+    features = model.features(signal, channel_index, time_index)
     changed = features.clone()
     changed[:, -NUM_CHANNELS:] += torch.randn(NUM_CHANNELS, 16)
     states = [
@@ -105,7 +106,7 @@ def test_later_seconds_change_no_earlier_hidden_state_of_the_language_model() ->
 def test_answers_of_one_forward_read_as_if_each_stood_alone() -> None:
     model, batch = tiny(), windows(2)
     prompt, answers = [1, 2, 3], [[4, 5], [6], [4, 7, 8]]
-    features, _ = model.encode(*batch)
+    features = model.features(*batch)
     eeg = model.embed_eeg(features, batch[1])
 
     def hidden(ids: list[int], positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -127,7 +128,8 @@ def test_takes_over_a_stage_1_tokenizer() -> None:
     trained = NeuralTokenizer(model.config.tokenizer)
     model.load_tokenizer(trained.state_dict())
     batch = windows()
-    features, codes = model.encode(*batch)
+    features = model.features(*batch)
+    codes = model.codes(features)
     torch.testing.assert_close(features, trained.eval().encode(*batch))
     assert torch.equal(codes, trained.codes(features))
 
@@ -193,7 +195,8 @@ def test_pretraining_equals_the_released_code(recorded, released, size: str) -> 
         zip(inputs["num_tokens"].tolist(), inputs["num_chans"].tolist(), strict=True)
     ):
         batch = [inputs[name][window : window + 1, :num_tokens] for name in ("X", "input_chans", "input_time")]
-        features, codes = model.encode(*batch)
+        features = model.features(*batch)
+        codes = model.codes(features)
         embeddings = model.embed_eeg(features, batch[1])
         torch.testing.assert_close(
             embeddings[0], arrays[f"{size}_gpt_input_eeg"][window, :num_tokens], atol=1e-5, rtol=1e-4
@@ -237,7 +240,7 @@ def test_instruction_equals_the_released_code_for_a_window_alone(recorded, relea
             arrays[part][window : window + 1, :num_tokens] for part in ("X_eeg", "input_chans", "input_time")
         )
         text, targets = arrays["X_text"][window : window + 1], arrays["Y_text"][window]
-        features, _ = model.encode(signal, channel_index, time_index)
+        features = model.features(signal, channel_index, time_index)
         embeddings = torch.cat([model.embed_eeg(features, channel_index), model.embed_text(text)], dim=1)
         positions = eeg_text_positions(time_index[0], text.shape[1])
         hidden = model.hidden(embeddings, positions[None], eeg_text_mask(time_index[0], text.shape[1]))[0]

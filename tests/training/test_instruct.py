@@ -35,7 +35,7 @@ def test_loss_is_that_of_answer_tokens_one_window_at_a_time() -> None:
         task = next(one for one in tasks().values() if one.task.data_set == window.data_set)
         text = task.training_text(task.class_index(window.label))
         group = group_of([window])
-        features, _ = model.encode(group.signal, group.channel_index, group.time_indices)
+        features = model.features(group.signal, group.channel_index, group.time_indices)
         ids = torch.tensor([text.ids])
         embeddings = torch.cat([model.embed_eeg(features, group.channel_index), model.embed_text(ids)], dim=1)
         num_eeg, num_text = len(group.time_index), len(text.ids)

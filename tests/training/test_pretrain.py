@@ -15,7 +15,8 @@ def test_loss_is_that_of_every_target_looked_up_by_hand() -> None:
     model = stage.model
     for window in mixed_windows():
         group = group_of([window])
-        features, codes = model.encode(group.signal, group.channel_index, group.time_indices)
+        features = model.features(group.signal, group.channel_index, group.time_indices)
+        codes = model.codes(features)
         time = group.time_index
         mask = torch.tensor([[bool(time[j] <= time[i]) for j in range(len(time))] for i in range(len(time))])
         hidden = model.hidden(model.embed_eeg(features, group.channel_index), time[None], mask)
