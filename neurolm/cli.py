@@ -1,11 +1,11 @@
-"""The `neurolm` command: check a config, train a stage in one process, predict, rebuild a report."""
+"""The `neurolm` command: check a config, train a stage in one process, probe, predict, rebuild a report."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from neurolm.config import UserError, parse_overrides
+from neurolm.config import UserError, load, parse_overrides
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,7 +15,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     check = commands.add_parser("check", help="validate a config, its recordings and stores, and run one real batch")
     train = commands.add_parser("train", help="train any stage in this process, without Ray")
-    for command in (check, train):
+    probe = commands.add_parser("probe", help="what a linear model reads from a trained tokenizer's features")
+    probe.add_argument("--json", action="store_true", help="print one JSON object")
+    for command in (check, train, probe):
         command.add_argument("config", type=Path, help="YAML file, for example ray_jobs/configs/demo/tokenizer.yaml")
         command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="settings to replace")
 
@@ -57,6 +59,13 @@ def _train(options: argparse.Namespace) -> None:
     print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
 
+def _probe(options: argparse.Namespace) -> None:
+    from neurolm.baselines.linear_probe import ProbeRun, probe, table
+
+    results = probe(load(ProbeRun, options.config, parse_overrides(options.overrides)))
+    print(json.dumps({name: result.as_dict() for name, result in results.items()}) if options.json else table(results))
+
+
 def _predict(options: argparse.Namespace) -> None:
     from neurolm.inference import predict_recording
 
@@ -73,4 +82,4 @@ def _report(options: argparse.Namespace) -> None:
     print(path)
 
 
-COMMANDS = {"check": _check, "train": _train, "predict": _predict, "report": _report}
+COMMANDS = {"check": _check, "train": _train, "probe": _probe, "predict": _predict, "report": _report}

@@ -1,4 +1,4 @@
-"""A progress bar for people, drawn from the metrics that a run writes anyway."""
+"""Progress bars for people: of a run, from the metrics that it writes anyway, and of anything that has a fraction."""
 
 import sys
 from collections.abc import Mapping
@@ -10,19 +10,37 @@ from tqdm import tqdm
 from neurolm.tracking import Status
 
 
-class ProgressBar:
-    """A tracker that draws one bar: percent done, time left and the latest loss and validation score."""
+class Bar:
+    """One bar: percent done, time left and the latest numbers. Where no terminal is, a line every 15 s at most."""
 
     def __init__(self, name: str) -> None:
-        is_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=100,
             desc=f"{name:<10}",
             bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}",
-            mininterval=0.2 if is_terminal else 15.0,
+            mininterval=0.2 if sys.stderr.isatty() else 15.0,
             file=sys.stderr,
         )
-        self._shown: dict[str, float] = {}
+
+    def show(self, fraction: float | None, numbers: Mapping[str, str]) -> None:
+        """Move the bar; None leaves it where it is."""
+        if fraction is not None:
+            self._bar.n = round(100 * fraction)
+        self._bar.set_postfix(dict(numbers), refresh=False)
+        self._bar.update(0)
+
+    def close(self) -> None:
+        """Leave the bar on the screen."""
+        self._bar.refresh()
+        self._bar.close()
+
+
+class ProgressBar:
+    """A tracker that draws a bar with the latest loss and validation score."""
+
+    def __init__(self, name: str) -> None:
+        self._bar = Bar(name)
+        self._shown: dict[str, str] = {}
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Not shown."""
@@ -37,13 +55,9 @@ class ProgressBar:
         """Move the bar."""
         for name, label in (("loss", "loss"), ("validation/score", "val score"), ("validation/loss", "val loss")):
             if name in values:
-                self._shown[label] = values[name]
-        if "progress" in values:
-            self._bar.n = round(100 * values["progress"])
-        self._bar.set_postfix({label: f"{value:.3f}" for label, value in self._shown.items()}, refresh=False)
-        self._bar.update(0)
+                self._shown[label] = f"{values[name]:.3f}"
+        self._bar.show(values.get("progress"), self._shown)
 
     def close(self, status: Status = "FINISHED") -> None:
         """Leave the finished bar on the screen."""
-        self._bar.refresh()
         self._bar.close()

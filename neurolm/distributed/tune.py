@@ -24,6 +24,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from neurolm.config import UserError, as_dict, as_yaml, build, config, digest, flatten, override
 from neurolm.distributed.train import anchored, train
+from neurolm.progress import Bar
 from neurolm.reports.sweep import State, SweepRecord, TrialRecord
 from neurolm.tracking import Status, Tracker, start_run
 from neurolm.training.runs import InstructRun
@@ -118,9 +119,9 @@ def sweep(run: TuneRun) -> SweepRecord:
     tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key)
     tracker.params({name: value for name, value in flatten(as_dict(run)).items() if value is not None})
     trainable = tune.with_resources(functools.partial(_trial, run=run, parent=key), {"CPU": 0.01})
-    tuner = _tuner(run, folder, trainable)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    tuner = _tuner(run, folder, trainable)
     results = tuner.fit()
     run_ids = [Path(result.path).name for result in results]
     trials = [_trial_record(number, result, run) for number, result in enumerate(results)]
@@ -191,8 +192,51 @@ def _tuner(run: TuneRun, folder: Path, trainable: Callable[..., Any]) -> tune.Tu
                 reduction_factor=run.sweep.reduction_factor,
             ),
         ),
-        run_config=tune.RunConfig(name="ray_tune", storage_path=str(folder), verbose=0),
+        run_config=tune.RunConfig(
+            name="ray_tune",
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[_SweepBar(run.sweep.num_trials, run.validations)],
+        ),
     )
+
+
+class _SweepBar(tune.Callback):
+    """Draws how far the sweep is: trials that ended, parts of those that run, the best score so far."""
+
+    def __init__(self, num_trials: int, validations: int) -> None:
+        self._num_trials, self._validations = num_trials, validations
+        self._bar: Bar | None = None
+        self._best: float | None = None
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """A trial has validated."""
+        score = float(result.get("score", float("-inf")))
+        self._best = score if self._best is None else max(self._best, score)
+        self._show(trials)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial has ended, at its full budget or stopped by the scheduler."""
+        self._show(trials)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial has failed."""
+        self._show(trials)
+
+    def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
+        """Leave the bar on the screen."""
+        self._show(trials)
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show(self, trials: list[Any]) -> None:
+        self._bar = self._bar or Bar("tune")
+        ended = [trial for trial in trials if trial.is_finished()]
+        begun = sum((trial.last_result or {}).get("training_iteration", 0) for trial in trials if trial not in ended)
+        numbers = {"trials ended": f"{len(ended)}/{self._num_trials}"}
+        if self._best is not None:
+            numbers["best score"] = f"{self._best:.3f}"
+        self._bar.show((len(ended) + begun / self._validations) / self._num_trials, numbers)
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
@@ -255,7 +299,7 @@ def _close_trial_runs(run: TuneRun, parent: str, trials: Mapping[str, TrialRecor
     for run_id, trial in trials.items():
         trial_run = _trial_run(run, run_id, trial.parameters)
         tracker: Tracker = start_run(
-            run.tracking, folder=trial_run.folder, name=trial_run.name, run_key=run_key(trial_run), parent=parent
+            trial_run.tracking, folder=trial_run.folder, name=trial_run.name, run_key=run_key(trial_run), parent=parent
         )
         tracker.tags({"trial_state": trial.state} | ({"trial_reason": trial.reason} if trial.reason else {}))
         tracker.close(status[trial.state])

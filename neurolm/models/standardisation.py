@@ -5,7 +5,7 @@ every patch, and a codebook of which one code is used. Statistics are sums over 
 like the codebook's, so that the numbers do not depend on how a batch was cut.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,38 @@ class RunningStandardisation(nn.Module):
         self.mean.copy_(mean)
         self.variance.copy_(variance)
         self.sums.zero_()
+
+
+class FixedStandardisation(nn.Module):
+    """Per feature: (x - mean) / deviation, both measured once on the first batch and kept.
+
+    A small encoder's features differ from token to token by little beside what they have in common; a language model
+    that starts from random weights then takes long to see the difference.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+
+    def forward(self, values: Float[Tensor, "*tokens size"]) -> Float[Tensor, "*tokens size"]:
+        """Standardise."""
+        standardised: Tensor = (values - self.mean) / self.deviation
+        return standardised
+
+    @torch.no_grad()
+    def start(self, samples: Sequence[Float[Tensor, "*tokens size"]], reduce: Callable[[Tensor], Tensor]) -> None:
+        """Measure on samples; ``reduce`` sums a tensor over workers, whose samples may differ in number."""
+        sums = torch.zeros(2 * len(self.mean) + 1, dtype=torch.float64, device=self.mean.device)
+        for part in samples:
+            sums += _sums(part)
+        mean, variance, count = _moments(reduce(sums))
+        if count:
+            self.mean.copy_(mean)
+            self.deviation.copy_((variance + EPSILON).sqrt())
 
 
 def _sums(values: Tensor) -> Tensor:

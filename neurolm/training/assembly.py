@@ -131,6 +131,7 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask]]:
             tokenizer=tokenizer.config,
             language_model=run.language_model,
             spatial_embedding_init_std=run.spatial_embedding_init_std,
+            feature_norm=run.feature_norm,
         )
         model = NeuroLM(settings)
         model.load_tokenizer(tokenizer.state_dict())

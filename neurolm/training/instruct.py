@@ -6,6 +6,7 @@ window's own last second, so a window reads the same whatever shares its batch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -28,6 +29,11 @@ class InstructLossConfig:
 
     text_weight: float = Field(default=1.0, ge=0)
     """Weight of the language loss beside the answers' loss; it counts only where the batch has text."""
+    pooled_weight: float = Field(default=0.0, ge=0)
+    """Weight of a second loss: the answer's first token, predicted from the mean of the EEG tokens' hidden states.
+
+    0, as released. It tells a small language model what to look for before its answers know where to look.
+    """
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of each answer token's target that is spread over all classes."""
 
@@ -38,6 +44,8 @@ class ClassTexts:
 
     ids: Int64[Tensor, "classes length"]
     is_target: Bool[Tensor, "classes length"]
+    num_prompt: int
+    """Ids before the answer, the same for every class."""
 
     @classmethod
     def of(cls, task: EncodedTask) -> "ClassTexts":
@@ -48,7 +56,20 @@ class ClassTexts:
         for row, text in enumerate(texts):
             ids[row, : len(text.ids)] = torch.tensor(text.ids)
             is_target[row, : len(text.ids)] = torch.tensor(text.is_target)
-        return cls(ids, is_target)
+        return cls(ids, is_target, len(task.prompt_ids))
+
+
+class AnswerStates(NamedTuple):
+    """Hidden states of a group of windows, and the ids that they should predict."""
+
+    before_targets: Float[Tensor, "targets width"]
+    """States one token before each token that carries loss."""
+    targets: Int64[Tensor, " targets"]
+    """These tokens."""
+    pooled: Float[Tensor, "windows width"]
+    """Mean over the window's EEG tokens, none of which sees the question."""
+    first_answer: Int64[Tensor, " windows"]
+    """First token of each window's answer."""
 
 
 class InstructStage(Stage):
@@ -61,25 +82,30 @@ class InstructStage(Stage):
         self._texts = {name: ClassTexts.of(task) for name, task in tasks.items()}
 
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
-        """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, with text, ``text_loss``."""
-        answer_sum, num_correct = zeros_like_loss(self), zeros_like_loss(self)
+        """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, if used, of the others."""
+        sums = {"answer_loss": zeros_like_loss(self), "answer_accuracy": zeros_like_loss(self)}
+        pooled_sum = zeros_like_loss(self)
+        smoothing = self.losses.label_smoothing
         for group in batch.groups:
-            loss = self.model.cross_entropy(*self.answer_states(group), self.losses.label_smoothing)
-            answer_sum = answer_sum + loss.total
-            num_correct = num_correct + loss.num_correct
-        shares = {
-            "answer_loss": share(answer_sum, totals, "answer_targets"),
-            "answer_accuracy": share(num_correct, totals, "answer_targets"),
-        }
+            states = self.answer_states(group)
+            loss = self.model.cross_entropy(states.before_targets, states.targets, smoothing)
+            sums["answer_loss"] = sums["answer_loss"] + loss.total
+            sums["answer_accuracy"] = sums["answer_accuracy"] + loss.num_correct
+            if self.losses.pooled_weight:
+                pooled_sum = pooled_sum + self.model.cross_entropy(states.pooled, states.first_answer, smoothing).total
+        shares = {name: share(value, totals, "answer_targets") for name, value in sums.items()}
         total = shares["answer_loss"]
+        if self.losses.pooled_weight:
+            shares["pooled_loss"] = share(pooled_sum, totals, "windows")
+            total = total + self.losses.pooled_weight * shares["pooled_loss"]
         if totals["text_tokens"] and batch.text is not None:
             shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
             total = total + self.losses.text_weight * shares["text_loss"]
         reported = {name: value.detach() for name, value in shares.items()}
         return {"loss": reach_all_parameters(total, self, batch), **reported}
 
-    def answer_states(self, group: WindowGroup) -> tuple[Float[Tensor, "targets width"], Int64[Tensor, " targets"]]:
-        """Hidden states that predict the tokens of the group that carry loss, and the ids of these."""
+    def answer_states(self, group: WindowGroup) -> "AnswerStates":
+        """What the group's windows and questions become, and what they should predict."""
         assert group.task is not None and group.label is not None, "windows of stage 3 are collated with their tasks"
         texts = self._texts[group.task]
         label = group.label
@@ -91,4 +117,9 @@ class InstructStage(Stage):
         num_text = read.shape[1]
         positions = eeg_text_positions(group.time_index, num_text).expand(len(label), -1)
         hidden = self.model.hidden(embeddings, positions, eeg_text_mask(group.time_index, num_text))
-        return hidden[:, -num_text:][is_target], next_ids[is_target]
+        return AnswerStates(
+            before_targets=hidden[:, -num_text:][is_target],
+            targets=next_ids[is_target],
+            pooled=hidden[:, :-num_text].mean(1),
+            first_answer=ids[:, texts.num_prompt],
+        )

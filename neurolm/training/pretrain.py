@@ -1,5 +1,7 @@
 """Stage 2: multi-channel autoregression, with a causal language loss beside it (paper, section 2.3, Eq. 5 and 7)."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 from torch import Tensor
 
@@ -7,8 +9,9 @@ from neurolm.config import config
 from neurolm.models.losses import next_second_codes
 from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import Batch, eeg_tokens
+from neurolm.sequences import Batch, eeg_features, eeg_tokens
 from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
+from neurolm.training.context import RunContext
 from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
 from neurolm.training.stage import Stage
 
@@ -28,6 +31,13 @@ class PretrainStage(Stage):
         super().__init__()
         self.model = model
         self.losses = losses
+
+    def before_training(self, batches: Sequence[Batch], context: RunContext) -> None:
+        """Measure by what features are standardised, where the model wants that."""
+        if self.model.standardisation is not None:
+            groups = [group.to(context.device) for batch in batches for group in batch.groups]
+            features = [eeg_features(self.model, group) for group in groups]
+            self.model.standardisation.start(features, context.all_reduce_sum)
 
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``eeg_loss``, ``eeg_accuracy`` and, in a run with text, ``text_loss``."""

@@ -119,6 +119,8 @@ class PretrainRun(TrainingRun):
     """The causal language model."""
     spatial_embedding_init_std: Annotated[float, Field(gt=0)] = 1.0
     """Initial deviation of the language model's channel embedding; 1 as released, 0.02 suits small models."""
+    feature_norm: Literal["none", "first_batch"] = "none"
+    """Whether the tokenizer's features are standardised, by the first batch, before the language model reads them."""
     losses: PretrainLossConfig = Field(default_factory=PretrainLossConfig)
     """Weights of EEG and text losses."""
 

@@ -1,6 +1,6 @@
 import torch
 
-from neurolm.models.standardisation import RunningStandardisation
+from neurolm.models.standardisation import FixedStandardisation, RunningStandardisation
 
 
 def test_starts_from_samples_and_moves_by_what_was_collected() -> None:
@@ -32,3 +32,17 @@ def test_evaluation_collects_nothing_and_an_empty_update_changes_nothing() -> No
     layer(torch.ones(4, 2))
     layer.update(lambda sums: sums)
     assert layer.mean.tolist() == [0.0, 0.0] and layer.variance.tolist() == [1.0, 1.0]
+
+
+def test_fixed_statistics_are_those_of_all_workers_together() -> None:
+    values = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)) * 5 + 2
+    whole, part = FixedStandardisation(3), FixedStandardisation(3)
+    whole.start([values], lambda sums: sums)
+    other = RunningStandardisation(3)
+    other(values[5:])
+    part.start([values[:2], values[2:5]], lambda sums: sums + other.sums)
+    torch.testing.assert_close(part.mean, whole.mean)
+    torch.testing.assert_close(part.deviation, whole.deviation)
+    standardised = whole(values)
+    torch.testing.assert_close(standardised.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(standardised.std(0, unbiased=False), torch.ones(3), atol=1e-5, rtol=0)

@@ -56,17 +56,35 @@ def test_padding_of_short_answers_changes_nothing() -> None:
     short = stored_window(label="rest", seed=1)
     together = group_of([short, stored_window(label="arithmetic", seed=2)], {"uneven": uneven_task()})
     alone = group_of([short], {"uneven": uneven_task()})
-    states, targets = stage.answer_states(together)
-    assert len(targets) == together.num_answer_targets == 8
-    torch.testing.assert_close(states[:3], stage.answer_states(alone)[0], rtol=1e-4, atol=1e-5)
-    assert targets[:3].tolist() == [1400, 220, 50256]
+    states = stage.answer_states(together)
+    assert len(states.targets) == together.num_answer_targets == 8
+    expected = stage.answer_states(alone).before_targets
+    torch.testing.assert_close(states.before_targets[:3], expected, rtol=1e-4, atol=1e-5)
+    assert states.targets[:3].tolist() == [1400, 220, 50256]
 
 
 def test_label_smoothing_spreads_over_all_classes() -> None:
     batch = collate([stored_window()], np.arange(1), text=None, tasks=tasks())
     stage = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(label_smoothing=0.2))
-    states, targets = stage.answer_states(batch.groups[0])
-    log_probabilities = stage.model.logits(states).log_softmax(-1)
-    hard = -log_probabilities.gather(1, targets[:, None]).mean()
+    states = stage.answer_states(batch.groups[0])
+    log_probabilities = stage.model.logits(states.before_targets).log_softmax(-1)
+    hard = -log_probabilities.gather(1, states.targets[:, None]).mean()
     expected = 0.8 * hard - 0.2 * log_probabilities.mean()
     torch.testing.assert_close(stage(batch, total_counts([batch]))["answer_loss"], expected.detach())
+
+
+def test_the_pooled_loss_asks_the_mean_of_eeg_states_for_the_first_answer_token() -> None:
+    batch = collate(mixed_windows(), np.arange(7), text=None, tasks=tasks())
+    stage = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(pooled_weight=0.5))
+    losses = []
+    for group in batch.groups:
+        states = stage.answer_states(group)
+        assert group.label is not None and group.task is not None
+        answers = tasks()[group.task].answers
+        firsts = torch.tensor([answers[label][0] for label in group.label.tolist()])
+        losses.append(F.cross_entropy(stage.model.logits(states.pooled), firsts, reduction="sum"))
+    shares = stage(batch, total_counts([batch]))
+    torch.testing.assert_close(shares["pooled_loss"], torch.stack(losses).sum().detach() / 7)
+    torch.testing.assert_close(
+        shares["loss"].detach(), (shares["answer_loss"] + 0.5 * shares["pooled_loss"]), rtol=1e-5, atol=0
+    )

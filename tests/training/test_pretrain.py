@@ -1,10 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from neurolm.sequences import collate
+from neurolm.models.neurolm import NeuroLM
+from neurolm.sequences import collate, eeg_features
+from neurolm.training.context import LocalContext
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
-from tests.tiny import group_of, mixed_windows, stored_window, tiny_neurolm, total_counts
+from tests.tiny import MODEL, group_of, mixed_windows, stored_window, tiny_neurolm, total_counts
 
 
 def test_loss_is_that_of_every_target_looked_up_by_hand() -> None:
@@ -39,6 +43,21 @@ def test_the_tokenizer_is_frozen_and_the_rest_learns() -> None:
     without = [name for name, one in stage.named_parameters() if one.grad is None]
     assert without and all(name.startswith("model.tokenizer.") for name in without)
     assert all(torch.equal(before[name], tensor) for name, tensor in stage.model.tokenizer.state_dict().items())
+
+
+def test_features_are_standardised_by_the_first_batch_and_stay_so() -> None:
+    torch.manual_seed(0)
+    stage = PretrainStage(NeuroLM(dataclasses.replace(MODEL, feature_norm="first_batch")), PretrainLossConfig())
+    stage.model.load_tokenizer(tiny_neurolm().tokenizer.state_dict())
+    batch = collate(mixed_windows(), np.arange(7), text=None, tasks=None)
+    stage.before_training([batch], LocalContext())
+    assert stage.model.standardisation is not None
+    read = torch.cat(
+        [stage.model.standardisation(eeg_features(stage.model, group)).flatten(0, 1) for group in batch.groups]
+    )
+    torch.testing.assert_close(read.mean(0), torch.zeros(16), atol=1e-4, rtol=0)
+    torch.testing.assert_close(read.std(0, unbiased=False), torch.ones(16), atol=1e-3, rtol=0)
+    assert "model.standardisation.mean" in stage.state_dict()  # later stages load it with the weights
 
 
 def test_windows_of_one_second_train_on_text_alone() -> None:

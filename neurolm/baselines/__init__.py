@@ -1,0 +1,1 @@
+"""Simple systems that a NeuroLM has to beat, on the same store and splits."""
