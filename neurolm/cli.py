@@ -57,6 +57,8 @@ def _train(options: argparse.Namespace) -> None:
     metrics = train_locally(run)
     print(f"{run.folder / 'model'}")
     print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    for alarm in run.alarms(metrics):
+        print(f"ALARM  {alarm}")
 
 
 def _probe(options: argparse.Namespace) -> None:

@@ -125,6 +125,8 @@ def train_step(file: Path, values: dict[str, Any]) -> None:
     metrics = train(run)
     shown = {name: value for name, value in metrics.items() if name in ("loss", "accuracy", "score", "codebook_usage")}
     say(f"{run.name}  " + "  ".join(f"validation {name} {value:.3f}" for name, value in shown.items()))
+    for alarm in run.alarms(metrics):
+        say(f"{run.name}  ALARM  {alarm}")
 
 
 def tune_step(file: Path, values: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a training run is: one frozen config for each of the three stages, and what follows from it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,7 @@ from pydantic import Field, model_validator
 
 from neurolm.config import ConfigError, Location, as_dict, build, config, digest, read
 from neurolm.datasets.ingest import Step
+from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.text.corpus import CorpusConfig
@@ -83,6 +85,10 @@ class TrainingRun(Step):
         """Where this run writes."""
         return self.out / self.name
 
+    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+        """What validation metrics say is wrong, in words for the user; nothing unless a stage looks for something."""
+        return []
+
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
@@ -105,6 +111,10 @@ class TokenizerRun(TrainingRun):
     """Weights of the tokenizer's losses."""
     text_table: str | None = None
     """A transformers model (name or path) whose token embeddings stand for text; null: a seeded random table."""
+
+    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+        """What validation says is wrong with the codebook."""
+        return codebook_alarms(metrics, self.model.codebook_size)
 
 
 @config

@@ -56,6 +56,9 @@ def run_worker(
 
     def after_validation(step: int, metrics: dict[str, float]) -> None:
         """Keep the best weights by validation (instruction tuning) or the latest (tokenizer, pre-training)."""
+        if alarms := run.alarms(metrics):
+            logger.warning("run %s, step %d: %s", run.name, step, "; ".join(alarms))
+            tracker.tags({"alarm": f"step {step}: {'; '.join(alarms)}"})
         if isinstance(run, InstructRun) and best and metrics["score"] <= best["score"]:
             return
         best.clear()
