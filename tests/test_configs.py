@@ -9,7 +9,7 @@ from neurolm.config import as_dict, load, override, read
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.ingest import Step
 from neurolm.distributed.pipeline import STEPS, read_pipeline
-from neurolm.distributed.tune import TuneRun, check_space
+from neurolm.distributed.sweep_config import TuneRun, check_space
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.text.instructions import TASKS

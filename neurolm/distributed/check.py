@@ -15,7 +15,7 @@ import torch
 from neurolm.config import UserError, load, override, read
 from neurolm.datasets.ingest import ShardPlan, Step, plan_downstream, plan_pretraining, run_locally, write_store
 from neurolm.distributed.pipeline import read_pipeline
-from neurolm.distributed.tune import TuneRun, check_space
+from neurolm.distributed.sweep_config import TuneRun, check_space
 from neurolm.eeg.preprocessing import preprocess
 from neurolm.eeg.reading import read_steps
 from neurolm.eeg.shards import Store

@@ -15,8 +15,9 @@ from neurolm.config import ConfigError, Location, build, config, flatten, load, 
 from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
 from neurolm.datasets.synthetic import write_demo_recordings
 from neurolm.distributed.data import write_stores
+from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.train import train
-from neurolm.distributed.tune import TuneRun, sweep
+from neurolm.distributed.tune import sweep
 from neurolm.eeg.shards import Manifest, Store
 from neurolm.reports.closing import classes_of, closing_words, write_sweep_report
 from neurolm.reports.evaluate import EvaluateRun, evaluate

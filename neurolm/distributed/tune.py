@@ -4,7 +4,6 @@ A trial is a Ray Train run of `InstructRun` with some settings replaced; trials 
 model. The objective is the mean validation score over tasks; the test split cannot be read here (the store is sealed).
 """
 
-import dataclasses
 import functools
 import json
 import logging
@@ -13,16 +12,16 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import optuna
-from pydantic import Field, model_validator
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from neurolm.config import UserError, as_dict, as_yaml, build, config, digest, flatten, override
+from neurolm.config import UserError, as_dict, as_yaml, digest, flatten
+from neurolm.distributed.sweep_config import Distribution, TuneRun, check_space
 from neurolm.distributed.train import anchored, train
 from neurolm.progress import Bar
 from neurolm.reports.sweep import State, SweepRecord, TrialRecord
@@ -34,76 +33,6 @@ logger = logging.getLogger(__name__)
 
 RECORD = "sweep.json"
 """Written when a sweep is over; a finished sweep is not run again."""
-
-
-@config
-class Distribution:
-    """Where a setting is drawn from; exactly one of the four is given."""
-
-    uniform: tuple[float, float] | None = None
-    """Any number between two bounds."""
-    log_uniform: tuple[float, float] | None = None
-    """Any positive number between two bounds, evenly in its logarithm."""
-    integer: tuple[int, int] | None = None
-    """A whole number between two bounds, both included."""
-    choice: tuple[Any, ...] | None = None
-    """One of a list."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> "Distribution":
-        given = [name for name in ("uniform", "log_uniform", "integer", "choice") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of uniform, log_uniform, integer, choice; found {given or 'none'}")
-        return self
-
-    def suggest(self, trial: Any, name: str) -> Any:
-        """Draw a value through an Optuna trial."""
-        if self.choice is not None:
-            return trial.suggest_categorical(name, list(self.choice))
-        if self.integer is not None:
-            return trial.suggest_int(name, *self.integer)
-        low, high = self.log_uniform or self.uniform or (0.0, 0.0)
-        return trial.suggest_float(name, low, high, log=self.log_uniform is not None)
-
-
-@config
-class SweepConfig:
-    """How many trials, over which settings, and when a weak one is stopped."""
-
-    num_trials: Annotated[int, Field(gt=0)] = 8
-    """Trials in all."""
-    workers_per_trial: Annotated[int, Field(gt=0)] = 1
-    """Training workers of each trial; more than one needs engine.kind deepspeed."""
-    concurrent_trials: Annotated[int, Field(gt=0)] = 1
-    """Trials at the same time; bounded by the cluster's resources."""
-    space: dict[str, Distribution]
-    """Dotted setting names and where their values are drawn from."""
-    first: tuple[dict[str, Any], ...] = ()
-    """Settings to try before the sampler is asked, for example the paper's."""
-    grace_validations: Annotated[int, Field(gt=0)] = 1
-    """Validations that every trial is given before it may be stopped (ASHA's grace period)."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 2
-    """ASHA keeps one in so many trials at every rung."""
-
-
-@config
-class TuneRun(InstructRun):
-    """A sweep: the instruction run that trials vary, and how they vary it."""
-
-    sweep: SweepConfig
-    """The sweep."""
-
-    @property
-    def sweep_folder(self) -> Path:
-        """Where the sweep writes."""
-        return self.out / "tune"
-
-    def instruct_run(self, settings: Mapping[str, Any] | None = None) -> InstructRun:
-        """The instruction run with some settings replaced. Raises ConfigError."""
-        values = as_dict(self)
-        values.pop("sweep")
-        values["workers"] = self.sweep.workers_per_trial
-        return override(build(InstructRun, values, source="sweep"), settings or {})
 
 
 def sweep(run: TuneRun) -> SweepRecord:
@@ -128,7 +57,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     _close_trial_runs(run, key, dict(zip(run_ids, trials, strict=True)))
     record = SweepRecord(
         metric=f"validation {run.selection.replace('_', ' ')}, mean over {', '.join(run.tasks)}",
-        space={name: _describe(distribution) for name, distribution in run.sweep.space.items()},
+        space={name: distribution.describe() for name, distribution in run.sweep.space.items()},
         trials=trials,
         importances=_importances(folder),
         num_validations=run.validations,
@@ -315,22 +244,6 @@ def _importances(folder: Path) -> dict[str, float]:
     except (ValueError, RuntimeError) as error:
         logger.info("no importances: %s", error)
         return {}
-
-
-def check_space(run: TuneRun) -> None:
-    """A misspelt name or an impossible value fails before the first trial. Raises ConfigError."""
-    for name, distribution in run.sweep.space.items():
-        for value in (
-            distribution.choice or distribution.integer or distribution.log_uniform or distribution.uniform or ()
-        ):
-            run.instruct_run({name: value})
-    for settings in run.sweep.first:
-        run.instruct_run(settings)
-
-
-def _describe(distribution: Distribution) -> str:
-    kind, value = next((k, v) for k, v in dataclasses.asdict(distribution).items() if v is not None)
-    return f"{kind} {list(value)}"
 
 
 def _take(source: Path, target: Path) -> None:
