@@ -124,5 +124,5 @@ def test_check_without_ray_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "neurolm.distributed.check", raising=False)
-    monkeypatch.setitem(sys.modules, "neurolm.distributed.tune", None)
+    monkeypatch.setitem(sys.modules, "neurolm.distributed.pipeline", None)
     assert "neurolm[cluster]" in refused(check(PIPELINE), capsys)
