@@ -31,6 +31,8 @@ from neurolm.training.worker import ResumeError, made_from, run_key
 
 logger = logging.getLogger(__name__)
 
+SELECTIONS = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
+"""Names for people of the metrics that may rank trials."""
 RECORD = "sweep.json"
 """Written when a sweep is over; a finished sweep is not run again."""
 
@@ -56,7 +58,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     trials = [_trial_record(number, result, run) for number, result in enumerate(results)]
     _close_trial_runs(run, key, dict(zip(run_ids, trials, strict=True)))
     record = SweepRecord(
-        metric=f"validation {run.selection.replace('_', ' ')}, mean over {', '.join(run.tasks)}",
+        metric=f"validation {SELECTIONS[run.selection]}, mean over {', '.join(run.tasks)}",
         space={name: distribution.describe() for name, distribution in run.sweep.space.items()},
         trials=trials,
         importances=_importances(folder),

@@ -1,5 +1,6 @@
 """What holds for the losses of all three stages."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neurolm.sequences import Batch, eeg_tokens
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from neurolm.training.stage import Stage
@@ -56,6 +58,10 @@ def run(stage: Stage, places: list[list[int]], with_text: bool = True) -> tuple[
     return sums, torch.cat([one.flatten() for one in gradients])
 
 
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
 @every_stage
 @settings(max_examples=8, deadline=None)
 @given(cut=st.lists(st.integers(0, 2), min_size=7, max_size=7))
@@ -65,8 +71,44 @@ def test_shares_add_up_however_a_batch_is_cut(name: str, cut: list[int]) -> None
     whole, whole_gradient = run(stage, [list(range(7))])
     pieces = [[place for place in range(7) if cut[place] == part] for part in range(3)]
     summed, summed_gradient = run(stage, pieces)
-    assert summed == pytest.approx(whole, rel=1e-4, abs=1e-6)
-    torch.testing.assert_close(summed_gradient, whole_gradient, rtol=1e-3, atol=1e-5)
+    assert summed == pytest.approx(whole, rel=1e-5, abs=1e-7)
+    assert relative_error(summed_gradient, whole_gradient) < 1e-5
+
+
+def with_tokens_kept(stage: PretrainStage | InstructStage, batch: Batch, dtype: torch.dtype) -> Batch:
+    """The batch as a store of EEG tokens would give it: the frozen encoder's output and no signal."""
+    groups = []
+    for group in batch.groups:
+        tokens = eeg_tokens(stage.model, group)
+        tokens = dataclasses.replace(tokens, features=tokens.features.to(dtype))
+        groups.append(dataclasses.replace(group, tokens=tokens, signal=group.signal[:, :0]))
+    return dataclasses.replace(batch, groups=tuple(groups))
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-6), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("name", ["pretrain", "instruct"])
+def test_tokens_computed_before_give_the_gradients_of_raw_windows(name: str, dtype: torch.dtype, limit: float) -> None:
+    stage = STAGES[name]()
+    assert isinstance(stage, PretrainStage | InstructStage)
+    (batch,) = parts(mixed_windows(), None, [list(range(7))], name == "instruct")
+    gradients = []
+    for one in (batch, with_tokens_kept(stage, batch, dtype)):
+        assert one.counts == batch.counts
+        stage.zero_grad()
+        stage(one, total_counts([batch]))["loss"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in stage.parameters() if p.grad is not None]))
+    assert relative_error(gradients[1], gradients[0]) < limit
+
+
+@every_stage
+def test_bfloat16_products_stay_beside_float32(name: str) -> None:
+    stage = STAGES[name]()
+    exact, _ = run(stage, [list(range(7))])
+    stage.precision = "bfloat16"
+    rounded, gradient = run(stage, [list(range(7))])
+    assert rounded["loss"] == pytest.approx(exact["loss"], rel=0.02)
+    assert rounded["loss"] != exact["loss"]
+    assert gradient.dtype == torch.float32 and torch.isfinite(gradient).all()
 
 
 @every_stage
