@@ -22,7 +22,7 @@ class HeadLoss(NamedTuple):
     total: Float[Tensor, ""]
     """Sum of -log p(target) in nats, in fp32."""
     num_correct: Float[Tensor, ""]
-    """Targets that are their position's most likely class."""
+    """Targets that no other class of their position is more likely than."""
 
 
 class VocabularyHead(nn.Module):
@@ -65,13 +65,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             num_correct = torch.zeros((), device=hidden.device)
             hidden_gradient = torch.empty_like(hidden) if needs_gradients else None
             weight_gradient = torch.zeros_like(weight) if needs_gradients and ctx.needs_input_grad[1] else None
-            size = max(1, LOGITS_AT_ONCE // len(weight))
-            for start in range(0, len(hidden), size):
+            size = min(max(1, LOGITS_AT_ONCE // len(weight)), len(hidden))
+            room = hidden.new_empty(size, len(weight), dtype=dtype)  # the same memory for every chunk
+            for start in range(0, len(hidden), max(size, 1)):
                 rows, places = hidden[start : start + size].to(dtype), targets[start : start + size, None]
-                logits = (rows @ matrix.T).float()
-                largest, likeliest = logits.max(-1, keepdim=True)
+                logits = torch.mm(rows, matrix.T, out=room[: len(rows)]).float()
+                largest = logits.amax(-1, keepdim=True)
                 picked = logits.gather(1, places)
-                num_correct += (likeliest == places).sum()
+                num_correct += (picked >= largest).sum()
                 mean = logits.mean(-1, keepdim=True) if label_smoothing else picked
                 probabilities = logits.sub_(largest).exp_()
                 sums = probabilities.sum(-1, keepdim=True)
