@@ -1,4 +1,4 @@
-"""The `neurolm` command: check a config, train a stage in one process, probe, predict, rebuild a report."""
+"""The `neurolm` command: check a config, train a stage, probe, predict, rebuild a report, convert weights."""
 
 import argparse
 import json
@@ -29,6 +29,20 @@ def main(arguments: list[str] | None = None) -> None:
 
     report = commands.add_parser("report", help="write a sweep's page again")
     report.add_argument("out", type=Path, help="folder of results")
+
+    importing = commands.add_parser("import-official", help="make a model folder of a published checkpoint")
+    importing.add_argument("file", type=Path, help="VQ.pt or NeuroLM-{B,L,XL}.pt")
+    importing.add_argument("--out", type=Path, required=True, help="model folder to write")
+    importing.add_argument(
+        "--tokenizer", type=Path, help="VQ.pt or tokenizer folder with the codebook of a NeuroLM-*.pt"
+    )
+    importing.add_argument(
+        "--set", nargs="+", default=[], dest="overrides", metavar="name=value", help="settings, e.g. compat_pad_to=276"
+    )
+
+    export = commands.add_parser("export", help="write a model folder as a published checkpoint")
+    export.add_argument("model", type=Path, help="model folder of a tokenizer or a NeuroLM")
+    export.add_argument("--official", type=Path, required=True, metavar="FILE", help="file to write, e.g. VQ.pt")
 
     options = parser.parse_args(arguments)
     try:
@@ -84,4 +98,28 @@ def _report(options: argparse.Namespace) -> None:
     print(path)
 
 
-COMMANDS = {"check": _check, "train": _train, "probe": _probe, "predict": _predict, "report": _report}
+def _import_official(options: argparse.Namespace) -> None:
+    from neurolm.training.official_files import import_official
+
+    for note in import_official(options.file, options.out, options.tokenizer, parse_overrides(options.overrides)):
+        print(note)
+    print(options.out)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from neurolm.training.official_files import export_official
+
+    for note in export_official(options.model, options.official):
+        print(note)
+    print(options.official)
+
+
+COMMANDS = {
+    "check": _check,
+    "train": _train,
+    "probe": _probe,
+    "predict": _predict,
+    "report": _report,
+    "import-official": _import_official,
+    "export": _export,
+}

@@ -7,7 +7,7 @@ groups of the same batch. No batch holds a mask: masks follow from the time indi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -101,6 +101,10 @@ class Batch:
             "answer_targets": sum(group.num_answer_targets for group in self.groups),
             "text_tokens": 0 if self.text is None else self.text[:, 1:].numel(),
         }
+
+    def text_start(self, rule: Literal["window", "batch"]) -> int | None:
+        """Position of the first text token: one after the longest window; None where each window has its own."""
+        return max((group.num_seconds for group in self.groups), default=0) if rule == "batch" else None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""

@@ -34,8 +34,10 @@ class AnswerScores:
 
 
 @torch.no_grad()
-def score_answers(model: NeuroLM, group: WindowGroup, task: EncodedTask) -> AnswerScores:
+def score_answers(model: NeuroLM, group: WindowGroup, task: EncodedTask, text_start: int | None = None) -> AnswerScores:
     """Score a task's answers for windows of one shape, in one forward pass.
+
+    Text positions start at ``text_start``, by default after the windows' own last second.
 
     Logits are restricted to the ids that text can have, as in the released evaluation: an EEG code is no answer.
     """
@@ -47,7 +49,7 @@ def score_answers(model: NeuroLM, group: WindowGroup, task: EncodedTask) -> Answ
     eeg = model.embed_eeg(eeg_features(model, group), group.channel_index)
     embeddings = torch.cat([eeg, model.embed_text(text.expand(len(group), -1))], dim=1)
     prompt_length = len(task.prompt_ids)
-    positions = answer_tree_positions(group.time_index, prompt_length, lengths).expand(len(group), -1)
+    positions = answer_tree_positions(group.time_index, prompt_length, lengths, text_start).expand(len(group), -1)
     mask = answer_tree_mask(group.time_index, prompt_length, lengths)
     hidden = model.hidden(embeddings, positions, mask)
     # The prompt's last token predicts every answer's first token; the branches' tokens predict the rest.

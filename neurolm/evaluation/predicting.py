@@ -22,7 +22,7 @@ def predict_windows(
     batch = collate(windows, np.arange(len(windows)), text=None, tasks=None).to(device)
     with torch.inference_mode():
         for group in batch.groups:
-            scores = score_answers(model, group, task)
+            scores = score_answers(model, group, task, batch.text_start(model.config.text_start))
             places = group.position.cpu().numpy()
             likelihoods[places] = scores.log_likelihoods.double().cpu().numpy()
             is_valid[places] = scores.greedy_valid.cpu().numpy()

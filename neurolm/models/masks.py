@@ -24,9 +24,11 @@ def eeg_text_mask(time_index: Int[Tensor, " tokens"], num_text: int) -> Bool[Ten
     return answer_tree_mask(time_index, num_text, ())
 
 
-def eeg_text_positions(time_index: Int[Tensor, " tokens"], num_text: int) -> Int[Tensor, " all"]:
+def eeg_text_positions(
+    time_index: Int[Tensor, " tokens"], num_text: int, text_start: int | None = None
+) -> Int[Tensor, " all"]:
     """Positions of EEG and text: the second of each EEG token, then the text counting on from the last second."""
-    return answer_tree_positions(time_index, num_text, ())
+    return answer_tree_positions(time_index, num_text, (), text_start)
 
 
 def answer_tree_mask(
@@ -53,14 +55,17 @@ def answer_tree_mask(
 
 
 def answer_tree_positions(
-    time_index: Int[Tensor, " tokens"], prompt_length: int, answer_lengths: Sequence[int]
+    time_index: Int[Tensor, " tokens"],
+    prompt_length: int,
+    answer_lengths: Sequence[int],
+    text_start: int | None = None,
 ) -> Int[Tensor, " all"]:
     """Positions for `answer_tree_mask`: every answer starts at the position right after the prompt.
 
-    Text starts one after the window's own last second. The released code starts it one after the last second of the
-    whole batch, so that a window's result depends on its neighbours; we do not follow that.
+    Text starts at ``text_start``, by default one after the window's own last second. The released code starts it one
+    after the last second of the whole batch (`Batch.text_start`), so that a window's result depends on its neighbours.
     """
-    text_start = time_index.max() + 1
+    start = time_index.max() + 1 if text_start is None else text_start
     offsets = [torch.arange(prompt_length)] + [prompt_length + torch.arange(length) for length in answer_lengths]
     text = torch.cat(offsets).to(time_index.device, time_index.dtype)
-    return torch.cat([time_index, text_start + text])
+    return torch.cat([time_index, start + text])

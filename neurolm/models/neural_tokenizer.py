@@ -75,6 +75,9 @@ class NeuralTokenizerConfig:
     compat_pad_to: int | None = Field(default=None, ge=1)
     """Published weights: behave as if windows were zero-padded to so many tokens (1024 in stages 1 and 2, 276 in 3)."""
 
+    distance_dtype: Literal["fp32", "autocast"] = "fp32"
+    """Precision of the search for the nearest code; autocast, as released: bf16 where training is, and codes flip."""
+
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise UserError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
@@ -196,7 +199,9 @@ class NeuralTokenizer(nn.Module):
                 if isinstance(linear, nn.Linear):
                     nn.init.orthogonal_(linear.weight)
         self.standardisation = RunningStandardisation(config.codebook_dim) if config.latent_norm == "running" else None
-        self.quantizer = Quantizer(config.codebook_size, config.codebook_dim, config.ema_decay, config.revive_below)
+        self.quantizer = Quantizer(
+            config.codebook_size, config.codebook_dim, config.ema_decay, config.revive_below, config.distance_dtype
+        )
         sizes = {"raw": POINTS, "frequency": NUM_BINS}
         self.decoders = nn.ModuleDict(
             {name: Decoder(config, sizes[name]) for name in config.targets} if with_decoders else {}
@@ -211,7 +216,7 @@ class NeuralTokenizer(nn.Module):
         time_index: Int[Tensor, "... tokens"],
     ) -> Float[Tensor, "batch tokens hidden"]:
         """Features of each token. ``signal`` is in 100 microvolt, tokens in time-major order."""
-        features: Tensor = self.encoder(signal, channel_index, time_index, self._token_weights(signal))
+        features: Tensor = self.encoder(signal, channel_index, time_index, self.token_weights(signal))
         return features[:, : signal.shape[1]]
 
     def latents(self, features: Float[Tensor, "*tokens hidden"]) -> Float[Tensor, "*tokens latent"]:
@@ -263,7 +268,7 @@ class NeuralTokenizer(nn.Module):
         divided by the padded number of tokens, as in the released code.
         """
         num_tokens = signal.shape[1]
-        weights = self._token_weights(signal)
+        weights = self.token_weights(signal)
         features = self.encoder(signal, channel_index, time_index, weights)
         latents = self.latents(features)
         quantized = self.quantizer(latents, weights)
@@ -297,7 +302,7 @@ class NeuralTokenizer(nn.Module):
         """What the decoder ``name`` should give for these windows."""
         return raw_target(signal) if name == "raw" else frequency_target(signal, self.config.amplitude)
 
-    def _token_weights(self, signal: Tensor) -> Tensor | None:
+    def token_weights(self, signal: Tensor) -> Tensor | None:
         """With virtual padding: 1 for each token of a window, then the number of padding tokens."""
         num_tokens, pad_to = signal.shape[1], self.config.compat_pad_to
         if pad_to is None or num_tokens == pad_to:

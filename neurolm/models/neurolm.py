@@ -35,6 +35,8 @@ class NeuroLMConfig:
 
     none, as released; first_batch lets a small language model without pretrained weights learn several times faster.
     """
+    text_start: Literal["window", "batch"] = "window"
+    """Where text positions start: after the window's own last second or, as released, after the batch's longest."""
 
 
 class NeuroLM(nn.Module):

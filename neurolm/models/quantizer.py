@@ -1,7 +1,7 @@
 """The codebook: nearest code (Eq. 1), straight-through gradient, moving averages, k-means start.
 
 Everything here runs in fp32, also under autocast: with bf16, as released, the nearest code has three significant
-digits and some codes flip. No one-hot of tokens x codes is ever made.
+digits and some codes flip (``distance_dtype="autocast"`` gives that back). No one-hot of tokens x codes is ever made.
 
 The codebook moves by exponential moving averages, as in the released code, where the paper's Eq. 3 has a gradient.
 A training forward pass only *accumulates* how often each code was used and the sum of its latents; `Quantizer.update`
@@ -10,7 +10,7 @@ every worker keeps the same codebook.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,7 @@ class Quantizer(nn.Module):
         decay: how much of a code's vector one update keeps.
         revive_below: a code used less than this share of the average use moves next to one of the most used codes;
             0 never moves a code, as released.
+        distance_dtype: fp32, or autocast: latents times codes in the precision of the surroundings, as released.
     """
 
     codebook: Float[Tensor, "codes latent"]
@@ -50,9 +51,16 @@ class Quantizer(nn.Module):
     counts: Float[Tensor, " codes"]
     sums: Float[Tensor, "codes latent"]
 
-    def __init__(self, codebook_size: int, codebook_dim: int, decay: float = 0.99, revive_below: float = 0.0) -> None:
+    def __init__(
+        self,
+        codebook_size: int,
+        codebook_dim: int,
+        decay: float = 0.99,
+        revive_below: float = 0.0,
+        distance_dtype: Literal["fp32", "autocast"] = "fp32",
+    ) -> None:
         super().__init__()
-        self.decay, self.revive_below = decay, revive_below
+        self.decay, self.revive_below, self.distance_dtype = decay, revive_below, distance_dtype
         self.register_buffer("codebook", F.normalize(torch.randn(codebook_size, codebook_dim), dim=-1))
         self.register_buffer("cluster_size", torch.zeros(codebook_size))
         self.register_buffer("initialised", torch.tensor(False))
@@ -72,6 +80,8 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def nearest(self, latents: Float[Tensor, "*tokens latent"]) -> Int[Tensor, "*tokens"]:
         """The code whose row is nearest to each latent (Eq. 1)."""
+        if self.distance_dtype == "autocast" and torch.is_autocast_enabled(latents.device.type):
+            return self._nearest_as_released(latents)
         with torch.autocast(latents.device.type, enabled=False):
             # |z - w|^2 is least where z w - |w|^2 / 2 is largest.
             half_norms = self.codebook.square().sum(-1) / 2
@@ -79,6 +89,13 @@ class Quantizer(nn.Module):
             chunks = rows.split(max(1, SCORES_AT_ONCE // len(self.codebook)))
             codes = [torch.addmm(-half_norms, chunk, self.codebook.T).argmax(-1) for chunk in chunks]
         return torch.cat(codes).view(latents.shape[:-1]) if codes else rows.new_zeros(latents.shape[:-1]).long()
+
+    def _nearest_as_released(self, latents: Tensor) -> Tensor:
+        """Under autocast: rounded products, whose many ties the fp32 norms break in the released order of sums."""
+        rows, norms = latents.flatten(0, -2).float(), self.codebook.square().sum(-1)
+        chunks = rows.split(max(1, SCORES_AT_ONCE // len(norms)))
+        distances = (one.square().sum(-1, keepdim=True) + norms - 2 * (one @ self.codebook.T) for one in chunks)
+        return torch.cat([one.argmin(-1) for one in distances]).view(latents.shape[:-1])
 
     def forward(
         self, latents: Float[Tensor, "batch tokens latent"], weights: Float[Tensor, " tokens"] | None = None

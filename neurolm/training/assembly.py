@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurolm.config import UserError, as_dict, build
+from neurolm.config import UserError, as_dict, build, override
 from neurolm.eeg.order import GlobalOrder
 from neurolm.eeg.reading import ReadingPlan, windows_of
 from neurolm.eeg.shards import Store, WindowIndex
@@ -105,10 +105,14 @@ def load_tokenizer(folder: Path) -> NeuralTokenizer:
     return tokenizer.eval()
 
 
-def load_neurolm(folder: Path) -> tuple[NeuroLM, dict[str, Any]]:
-    """The NeuroLM of a model folder, in evaluation mode, and what the folder says about it. Raises ModelFolderError."""
+def load_neurolm(folder: Path, settings: Mapping[str, Any] | None = None) -> tuple[NeuroLM, dict[str, Any]]:
+    """The NeuroLM of a model folder, in evaluation mode, and what the folder says about it.
+
+    ``settings`` are dotted settings of its config to replace. Raises ModelFolderError.
+    """
     saved = load_model(folder, "neurolm")
-    model = NeuroLM(build(NeuroLMConfig, saved.values["model"], source=str(folder / "config.yaml")))
+    config = build(NeuroLMConfig, saved.values["model"], source=str(folder / "config.yaml"))
+    model = NeuroLM(override(config, settings or {}))
     model.load_state_dict(saved.tensors)
     return model.eval(), saved.values
 
@@ -138,7 +142,8 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask]]:
         return PretrainStage(model, run.losses), {}
     assert isinstance(run, InstructRun)
     tasks = encoded_tasks(run.tasks)
-    return InstructStage(load_neurolm(run.pretrained_folder)[0], tasks, run.losses), tasks
+    model, _ = load_neurolm(run.pretrained_folder, run.switches)
+    return InstructStage(model, tasks, run.losses), tasks
 
 
 def _text_table(run: TokenizerRun) -> Tensor:

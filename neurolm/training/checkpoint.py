@@ -1,7 +1,8 @@
 """A trained model as a folder that needs nothing else: weights, the config that builds them, and checksums.
 
 ``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``manifest.json`` the SHA-256 of both
-and is written last. The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which
+and is written last. ``extra.safetensors``, where there is one, holds tensors that came with published weights and that
+the model does not have. The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which
 only their own run may read, are the engine's business.
 """
 
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +37,23 @@ class ModelFolder:
     tensors: dict[str, Tensor]
 
 
-def save_model(folder: Path, kind: str, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a model folder, replacing an older one."""
+def save_model(
+    folder: Path,
+    kind: str,
+    values: dict[str, Any],
+    tensors: dict[str, Tensor],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a model folder, replacing an older one; ``extra`` is kept beside the weights for `load_extra`."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        aside / "model.safetensors",
-    )
+    for name, contents in (("model.safetensors", tensors), ("extra.safetensors", extra or {})):
+        if contents:
+            whole = {one: tensor.detach().cpu().contiguous().clone() for one, tensor in contents.items()}
+            save_file(whole, aside / name)
     (aside / "config.yaml").write_text(yaml.safe_dump({"kind": kind, **values}, sort_keys=False, allow_unicode=True))
-    sums = {name: _sha256(aside / name) for name in ("model.safetensors", "config.yaml")}
+    sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
     (aside / "manifest.json").write_text(json.dumps({"kind": kind, "sha256": sums}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
@@ -66,6 +74,12 @@ def load_model(folder: Path, kind: str) -> ModelFolder:
             raise ModelFolderError(f"{folder / name}: missing or changed since it was written; train or copy it again")
     values = yaml.safe_load((folder / "config.yaml").read_text())
     return ModelFolder(values.pop("kind"), values, load_file(folder / "model.safetensors"))
+
+
+def load_extra(folder: Path) -> dict[str, Tensor]:
+    """The tensors that were kept beside the weights of a folder that `load_model` has checked; often none."""
+    path = folder / "extra.safetensors"
+    return load_file(path) if path.is_file() else {}
 
 
 def model_digest(folder: Path) -> str:

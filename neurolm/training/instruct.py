@@ -1,7 +1,8 @@
 """Stage 3: multi-task instruction tuning; loss on the answers only (paper, section 2.4, Eq. 8).
 
 A sequence is a window's EEG tokens, then [SEP] and the question, then its answer. Text positions start one after the
-window's own last second, so a window reads the same whatever shares its batch.
+window's own last second, so a window reads the same whatever shares its batch; a model whose ``text_start`` is "batch"
+starts them as released.
 """
 
 from collections.abc import Mapping
@@ -86,8 +87,9 @@ class InstructStage(Stage):
         sums = {"answer_loss": zeros_like_loss(self), "answer_accuracy": zeros_like_loss(self)}
         pooled_sum = zeros_like_loss(self)
         smoothing = self.losses.label_smoothing
+        text_start = batch.text_start(self.model.config.text_start)
         for group in batch.groups:
-            states = self.answer_states(group)
+            states = self.answer_states(group, text_start)
             loss = self.model.cross_entropy(states.before_targets, states.targets, smoothing)
             sums["answer_loss"] = sums["answer_loss"] + loss.total
             sums["answer_accuracy"] = sums["answer_accuracy"] + loss.num_correct
@@ -104,7 +106,7 @@ class InstructStage(Stage):
         reported = {name: value.detach() for name, value in shares.items()}
         return {"loss": reach_all_parameters(total, self, batch), **reported}
 
-    def answer_states(self, group: WindowGroup) -> "AnswerStates":
+    def answer_states(self, group: WindowGroup, text_start: int | None = None) -> AnswerStates:
         """What the group's windows and questions become, and what they should predict."""
         assert group.task is not None and group.label is not None, "windows of stage 3 are collated with their tasks"
         texts = self._texts[group.task]
@@ -115,7 +117,7 @@ class InstructStage(Stage):
         eeg = self.model.embed_eeg(eeg_features(self.model, group), group.channel_index)
         embeddings = torch.cat([eeg, self.model.embed_text(read)], dim=1)
         num_text = read.shape[1]
-        positions = eeg_text_positions(group.time_index, num_text).expand(len(label), -1)
+        positions = eeg_text_positions(group.time_index, num_text, text_start).expand(len(label), -1)
         hidden = self.model.hidden(embeddings, positions, eeg_text_mask(group.time_index, num_text))
         return AnswerStates(
             before_targets=hidden[:, -num_text:][is_target],

@@ -148,6 +148,10 @@ class InstructRun(TrainingRun):
     """Which stage this is."""
     pretrained: Location | None = None
     """Model folder of stage 2; null: ``pretrain/model`` in ``out``."""
+    compat_pad_to: Annotated[int, Field(gt=0)] | None = None
+    """Replaces the pretrained model's ``tokenizer.compat_pad_to``; null keeps it. Released: 276 here, 1024 before."""
+    text_start: Literal["window", "batch"] | None = None
+    """Replaces the pretrained model's ``text_start``; null keeps it. Released: batch."""
     tasks: tuple[str, ...] = ("workload",)
     """Names of the tasks to learn, each on its data set in the store."""
     losses: InstructLossConfig = Field(default_factory=InstructLossConfig)
@@ -159,6 +163,12 @@ class InstructRun(TrainingRun):
     def pretrained_folder(self) -> Path:
         """The model folder of stage 2."""
         return self.pretrained or self.out / "pretrain" / "model"
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """Dotted settings of the pretrained model's config that this run replaces."""
+        chosen = {"tokenizer.compat_pad_to": self.compat_pad_to, "text_start": self.text_start}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 STAGES: dict[str, type[TrainingRun]] = {"tokenizer": TokenizerRun, "pretrain": PretrainRun, "instruct": InstructRun}
