@@ -51,13 +51,14 @@ def write_answer(
         mask: boolean, or as released wrong from the second token on.
         text_start: position of [SEP]; None: after the windows' own last second.
     """
-    time_index = group.time_index
-    weights = model.tokenizer.token_weights(group.signal) if mask == "released" else None
-    features = model.tokenizer.encoder(group.signal, group.channel_index, group.time_indices, weights)
-    num_padding = 0 if weights is None else int(weights[-1])
-    # Padding tokens are all alike, so one stands for them here too (see _as_released).
-    channel_index = group.channel_index if weights is None else F.pad(group.channel_index, (0, 1), value=PAD_CHANNEL)
-    eeg = model.embed_eeg(features, channel_index)
+    time_index, channel_index = group.time_index, group.channel_index
+    weights = model.tokenizer.token_weights(group.signal)
+    features = model.tokenizer.encoder(group.signal, channel_index, group.time_indices, weights)
+    num_padding = 0
+    if mask == "released" and weights is not None:
+        # Padding tokens are all alike, so one stands for all of them here too.
+        num_padding, channel_index = int(weights[-1]), F.pad(channel_index, (0, 1), value=PAD_CHANNEL)
+    eeg = model.embed_eeg(features[:, : channel_index.shape[1]], channel_index)
     text = torch.tensor(prompt_ids, device=time_index.device).expand(len(eeg), -1)
     steps = []
     for step in range(num_tokens):

@@ -49,7 +49,8 @@ def released_metrics(labels: NDArray[np.integer], answers: NDArray[np.integer], 
     """
     if num_classes == 2:
         confusion = metrics.confusion_matrix(labels, np.maximum(answers, 0), 2)
-        areas = {"roc_auc": metrics.auroc(labels == 1, answers), "pr_auc": metrics.auc_pr(labels == 1, answers)}
+        ranks = answers.astype(float)
+        areas = {"roc_auc": metrics.auroc(labels == 1, ranks), "pr_auc": metrics.auc_pr(labels == 1, ranks)}
         known = {name: area for name, area in areas.items() if area is not None}
         if len(known) < len(areas):
             raise ValueError("hard answers cannot be ranked: all labels are of one class")

@@ -75,8 +75,8 @@ def neurolm_config(
 
 def tokenizer_args(config: NeuralTokenizerConfig) -> dict[str, dict[str, Any]]:
     """What a ``VQ.pt`` states about a tokenizer."""
-    sizes = {"n_head": config.num_heads, "n_embd": config.hidden_size, "block_size": 1024, "bias": False}
-    sizes |= {"dropout": 0.0, "num_classes": 0}
+    sizes: dict[str, Any] = {"n_head": config.num_heads, "n_embd": config.hidden_size, "block_size": 1024}
+    sizes |= {"bias": False, "dropout": 0.0, "num_classes": 0}
     return {
         "encoder_args": {"n_layer": config.num_layers, **sizes, "in_chans": 1, "out_chans": 16},
         "decoder_args": {"n_layer": config.decoder_layers, **sizes, "in_chans": config.codebook_dim},

@@ -1,4 +1,3 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,15 +76,3 @@ def test_mask_is_what_its_definition_says(channels: int, seconds: int, prompt: i
 
     expected = torch.tensor([[may_attend(row, column) for column in kinds] for row in kinds])
     assert torch.equal(answer_tree_mask(time, prompt, answers), expected)
-
-
-@pytest.mark.golden
-def test_masks_equal_the_released_ones_without_padding(recorded) -> None:
-    pretraining, instruction = recorded("01_dataset.npz"), recorded("08_instruction_forward.npz")
-    for window, num_tokens in enumerate(pretraining["num_tokens"].tolist()):
-        time = pretraining["input_time"][window, :num_tokens]
-        theirs = pretraining["gpt_mask"][window, 0, :num_tokens, :num_tokens]
-        assert torch.equal(stair_step_mask(time), theirs)
-        kept = torch.cat([torch.arange(num_tokens), torch.arange(32, 112)])
-        theirs = instruction["eeg_text_mask"][window, 0][kept][:, kept]
-        assert torch.equal(eeg_text_mask(time, 80), theirs)
