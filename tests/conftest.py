@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+
+# On a machine that does something else too, an example takes as long as it takes.
+settings.register_profile("neurolm", deadline=None)
+settings.load_profile("neurolm")
 
 
 def _folder(variable: str, default: str) -> Path:
