@@ -16,7 +16,7 @@ from torch import Tensor
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neural_tokenizer import PAD_CHANNEL
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import WindowGroup
+from neurolm.sequences import WindowGroup, eeg_features
 from neurolm.text.vocabulary import NUM_BPE_IDS
 
 NUM_TOKENS = 5
@@ -52,13 +52,15 @@ def write_answer(
         text_start: position of [SEP]; None: after the windows' own last second.
     """
     time_index, channel_index = group.time_index, group.channel_index
-    weights = model.tokenizer.token_weights(group.signal)
-    features = model.tokenizer.encoder(group.signal, channel_index, group.time_indices, weights)
+    weights = model.tokenizer.token_weights(group.signal) if mask == "released" else None
     num_padding = 0
-    if mask == "released" and weights is not None:
-        # Padding tokens are all alike, so one stands for all of them here too.
+    if weights is None:
+        features = eeg_features(model, group)
+    else:
+        # Padding tokens are all alike, so one stands for them here too.
+        features = model.tokenizer.encoder(group.signal, channel_index, group.time_indices, weights)
         num_padding, channel_index = int(weights[-1]), F.pad(channel_index, (0, 1), value=PAD_CHANNEL)
-    eeg = model.embed_eeg(features[:, : channel_index.shape[1]], channel_index)
+    eeg = model.embed_eeg(features, channel_index)
     text = torch.tensor(prompt_ids, device=time_index.device).expand(len(eeg), -1)
     steps = []
     for step in range(num_tokens):

@@ -146,6 +146,7 @@ def tokenizer_layout(config: NeuralTokenizerConfig) -> Layout:
 
 def neurolm_layout(config: NeuroLMConfig) -> Layout:
     """The layout of a ``NeuroLM-*.pt``. Raises OfficialError for a model that it cannot hold."""
+    _require(config, {"feature_norm": "none"})
     _require(config.tokenizer, {"norm": "window"})
     _require(config.language_model, {"name_or_path": None, "activation": "gelu"})
     with torch.device("meta"):

@@ -10,6 +10,7 @@ from torch import Tensor
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.models.official import Layout, neurolm_layout, tokenizer_layout
+from neurolm.sequences import eeg_features
 from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
@@ -84,7 +85,7 @@ def test_full_size_equals_the_released_code(released: Golden, parity: Parity, ar
 
     found: dict[str, list[Tensor]] = {}
     for group in batch.groups:
-        features, codes = model.encode(group.signal, group.channel_index, group.time_indices)
+        features = eeg_features(model, group)
         hidden = model.hidden(
             model.embed_eeg(features, group.channel_index),
             group.time_indices,
@@ -94,7 +95,7 @@ def test_full_size_equals_the_released_code(released: Golden, parity: Parity, ar
         for name, value in {
             "encoder_features_first16": features[0, :, :16],
             "encoder_features_norm": features[0].norm(dim=-1),
-            "codebook_indices": codes[0],
+            "codebook_indices": model.codes(features)[0],
             "z_first16": model.tokenizer.latents(features)[0, :, :16],
             "lm_logits_first8": logits[:, :8],
             "lm_logits_eeg_first8": logits[:, TEXT_VOCABULARY_SIZE : TEXT_VOCABULARY_SIZE + 8],

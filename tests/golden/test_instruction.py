@@ -8,7 +8,7 @@ from neurolm.evaluation.generation import write_answer
 from neurolm.evaluation.released import parse_answer, released_metrics
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import WindowGroup
+from neurolm.sequences import WindowGroup, eeg_features
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import TASKS, encode_task
 from neurolm.text.vocabulary import END_OF_TEXT
@@ -23,8 +23,9 @@ SET = "08_instruction_forward"
 
 def logits_of(model: NeuroLM, group: WindowGroup, text: Tensor, text_start: int | None) -> Tensor:
     """Logits after each EEG and text token of the only window of a group."""
-    features, _ = model.encode(group.signal, group.channel_index, group.time_indices)
-    embeddings = torch.cat([model.embed_eeg(features, group.channel_index), model.embed_text(text[None])], dim=1)
+    embeddings = torch.cat(
+        [model.embed_eeg(eeg_features(model, group), group.channel_index), model.embed_text(text[None])], dim=1
+    )
     positions = eeg_text_positions(group.time_index, len(text), text_start)
     return model.logits(model.hidden(embeddings, positions[None], eeg_text_mask(group.time_index, len(text)))[0])
 
@@ -78,8 +79,8 @@ def test_windows_alone_have_the_same_start_by_both_rules(released: Golden, parit
         for window, group in enumerate(groups):
             expected = arrays[f"{size}_loss_{group.task}_alone"]
             for start in (None, group.num_seconds):
-                states, targets = stage.answer_states(group, start)
-                loss = model.cross_entropy(states, targets).total / len(targets)
+                states = stage.answer_states(group, start)
+                loss = model.cross_entropy(states.before_targets, states.targets).total / len(states.targets)
                 parity.close(SET, f"{size} loss {group.task} alone", loss, expected)
             columns = arrays.get(f"{size}_logits_cols_{group.task}_alone")
             if columns is not None:

@@ -7,6 +7,7 @@ import torch
 
 from neurolm.models.losses import next_second_codes
 from neurolm.models.masks import stair_step_mask
+from neurolm.sequences import eeg_tokens
 from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
 from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate
 from tests.golden.conftest import GRADIENTS, Parity
@@ -30,9 +31,9 @@ def test_forward(released: Golden, parity: Parity) -> None:
         model, _ = released.neurolm(size)
         for window, group in enumerate(released.batch().groups):
             kept = slice(len(group.time_index))
-            features, codes = model.encode(group.signal, group.channel_index, group.time_indices)
-            projected = model.projection(features)
-            embeddings = model.embed_eeg(features, group.channel_index)
+            tokens = eeg_tokens(model, group)
+            projected = model.projection(tokens.features)
+            embeddings = model.embed_eeg(tokens.features, group.channel_index)
             hidden = model.hidden(embeddings, group.time_indices, stair_step_mask(group.time_index))
             logits = model.logits(hidden)[0]
             for name, ours in {
@@ -45,7 +46,7 @@ def test_forward(released: Golden, parity: Parity) -> None:
                 parity.close("05_pretrain_forward", f"{size} {name}", ours, arrays[f"{size}_{name}"][window, kept])
             argmax = arrays[f"{size}_logits_argmax"][window, kept]
             parity.same("05_pretrain_forward", f"{size} argmax", logits.argmax(-1), argmax)
-            targets = next_second_codes(codes, group.num_channels)[0]
+            targets = next_second_codes(tokens.codes, group.num_channels)[0]
             expected = arrays["Y_eeg"][window]
             parity.same("05_pretrain_forward", "Y_eeg", targets, expected[: len(targets)])
             assert (expected[len(targets) :] + TEXT_VOCABULARY_SIZE == -1).all(), "targets that we do not have"

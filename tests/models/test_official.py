@@ -135,8 +135,13 @@ def test_tokenizers_that_the_layout_cannot_hold(changes: dict[str, str], message
 
 
 @pytest.mark.parametrize(
-    "changes", [{"language_model.activation": "gelu_new"}, {"language_model.name_or_path": "/some/llama"}]
+    "changes",
+    [
+        {"language_model.activation": "gelu_new"},
+        {"language_model.name_or_path": "/some/llama"},
+        {"feature_norm": "first_batch"},
+    ],
 )
 def test_language_models_that_the_layout_cannot_hold(changes: dict[str, str]) -> None:
-    with pytest.raises(OfficialError, match=f"cannot hold this LanguageModel: {next(iter(changes)).split('.')[1]}"):
+    with pytest.raises(OfficialError, match=rf"cannot hold this \w+: {next(iter(changes)).split('.')[-1]}"):
         neurolm_layout(override(MODEL, changes))

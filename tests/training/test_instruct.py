@@ -3,12 +3,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from neurolm.config import override
+from neurolm.evaluation.answers import score_answers
+from neurolm.evaluation.predicting import predict_windows
 from neurolm.models.masks import eeg_text_mask
+from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import collate
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import EncodedTask, Task, encode_task
 from neurolm.training.instruct import ClassTexts, InstructLossConfig, InstructStage
-from tests.tiny import group_of, mixed_windows, stored_window, tasks, tiny_neurolm, total_counts
+from tests.tiny import MODEL, group_of, mixed_windows, stored_window, tasks, tiny_neurolm, total_counts
 
 
 def uneven_task() -> EncodedTask:
@@ -88,3 +92,32 @@ def test_the_pooled_loss_asks_the_mean_of_eeg_states_for_the_first_answer_token(
     torch.testing.assert_close(
         shares["loss"].detach(), (shares["answer_loss"] + 0.5 * shares["pooled_loss"]), rtol=1e-5, atol=0
     )
+
+
+def test_the_released_text_start_follows_the_longest_window_of_the_batch() -> None:
+    """A window of 2 s beside one of 3 s: its text starts at 2, or as released at 3; alone both rules agree."""
+    short, long = stored_window(2, 400), stored_window(1, 600, data_set="hmc", label="W")
+    batch = collate([short, long], np.arange(2), text=None, tasks=tasks())
+    alone = collate([short], np.arange(1), text=None, tasks=tasks())
+    assert (batch.text_start("window"), batch.text_start("batch"), alone.text_start("batch")) == (None, 3, 2)
+
+    losses = {}
+    for rule in ("window", "batch"):
+        model = NeuroLM(override(MODEL, {"text_start": rule}))
+        model.load_state_dict(tiny_neurolm().state_dict())
+        stage = InstructStage(model, tasks(), InstructLossConfig())
+        losses[rule] = [float(stage(one, total_counts([one]))["answer_loss"].detach()) for one in (batch, alone)]
+    assert losses["window"][1] == losses["batch"][1]
+    assert losses["window"][0] != pytest.approx(losses["batch"][0], rel=1e-4)
+
+
+def test_predictions_follow_the_same_rule() -> None:
+    short, long = stored_window(2, 400), stored_window(1, 600, data_set="hmc", label="W")
+    task, device = tasks()["workload"], torch.device("cpu")
+    model = NeuroLM(override(MODEL, {"text_start": "batch"})).eval()
+    model.load_state_dict(tiny_neurolm().state_dict())
+    likelihoods, _ = predict_windows(model, [short, long], task, device)
+    with torch.inference_mode():
+        shifted = score_answers(model, group_of([short]), task, text_start=3).log_likelihoods
+    np.testing.assert_allclose(likelihoods[0], shifted[0].double().numpy(), rtol=1e-4)
+    assert not np.allclose(likelihoods[0], predict_windows(model, [short], task, device)[0][0], rtol=1e-4)

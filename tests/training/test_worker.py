@@ -29,6 +29,7 @@ from neurolm.training.assembly import assemble
 from neurolm.training.checkpoint import ModelFolderError, load_model, model_digest
 from neurolm.training.context import LocalContext
 from neurolm.training.engine import TorchEngine
+from neurolm.training.official_files import export_official, import_official
 from neurolm.training.runs import STAGES, TrainingRun
 from neurolm.training.worker import ResumeError, train_locally
 
@@ -142,6 +143,24 @@ def test_every_stage_writes_its_model_and_its_history(trained: Path, store: Path
     health = load_model(trained / "tokenizer" / "model", "tokenizer").values["trained"]["validation"]
     assert 0 < health["codebook_usage"] <= 1
     assert health["step"] == 12
+
+
+def test_published_files_are_what_a_run_starts_from(trained: Path, tmp_path: Path, store: Path, text: Path) -> None:
+    files = {"tokenizer": tmp_path / "VQ.pt", "pretrain": tmp_path / "NeuroLM-tiny.pt"}
+    for stage, file in files.items():
+        export_official(trained / stage / "model", file)
+        import_official(file, tmp_path / stage, files["tokenizer"] if stage == "pretrain" else None)
+    changes: dict[str, Any] = {"epochs": 1, "validations": 1}
+    pretrain = make_run("pretrain", tmp_path / "out", store, text, tokenizer=tmp_path / "tokenizer", **changes)
+    train_locally(pretrain, show_progress=False)
+    settings = load_model(pretrain.folder / "model", "neurolm").values["model"]
+    assert (settings["tokenizer"]["compat_pad_to"], settings["text_start"]) == (1024, "window")
+
+    changes |= {"pretrained": tmp_path / "pretrain", "compat_pad_to": 300}
+    instruct = make_run("instruct", tmp_path / "out", store, text, **changes)
+    train_locally(instruct, show_progress=False)
+    settings = load_model(instruct.folder / "model", "neurolm").values["model"]
+    assert (settings["tokenizer"]["compat_pad_to"], settings["text_start"]) == (300, "batch")
 
 
 def test_the_tokenizer_learns_something_here(trained: Path) -> None:
