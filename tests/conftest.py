@@ -18,7 +18,7 @@ settings.load_profile("neurolm")
 def _folder(variable: str, default: str) -> Path:
     path = Path(os.environ.get(variable, ROOT / default)).resolve()
     if not path.is_dir():
-        pytest.skip(f"{variable}={path} is not there: no recordings to test with")
+        pytest.skip(f"{variable}={path} is not there: nothing to test with")
     return path
 
 
