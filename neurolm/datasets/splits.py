@@ -62,6 +62,7 @@ def _auto(num_subjects: int, paper_counts: tuple[int, int, int] | None) -> tuple
     if paper_counts is not None and num_subjects > paper_counts[0] + paper_counts[1]:
         return paper_counts[0], paper_counts[1], num_subjects - paper_counts[0] - paper_counts[1]
     _, val_share, test_share = proportions = paper_counts or DEFAULT_PROPORTIONS
-    val = min(max(1, round(num_subjects * val_share / sum(proportions))), num_subjects - 2)
-    test = min(max(1, round(num_subjects * test_share / sum(proportions))), num_subjects - 1 - val)
+    # Rounded up: a subject more is worth most where it decides how sure a score is (eegmat's first 31: 21, 5 and 5).
+    val = min(-(-num_subjects * val_share // sum(proportions)), num_subjects - 2)
+    test = min(-(-num_subjects * test_share // sum(proportions)), num_subjects - 1 - val)
     return num_subjects - val - test, val, test

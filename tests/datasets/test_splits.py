@@ -30,7 +30,7 @@ def test_papers_counts_with_enough_subjects() -> None:
 
 
 def test_papers_proportions_with_fewer() -> None:
-    assert sizes(31) == (23, 4, 4)
+    assert sizes(31) == (21, 5, 5)
     assert sizes(12) == (8, 2, 2)
     assert sizes(3) == (1, 1, 1)
     assert sizes(20, None) == (14, 3, 3)
