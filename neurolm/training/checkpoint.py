@@ -1,14 +1,16 @@
 """A trained model as a folder that needs nothing else: weights, the config that builds them, and checksums.
 
-``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``manifest.json`` the SHA-256 of both
-and is written last. The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which
-only their own run may read, are the engine's business.
+``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``text_code.json`` how the language
+model writes text (where not as GPT-2 does), ``manifest.json`` the SHA-256 of all and is written last. The folder
+appears whole (written aside, then renamed) or not at all. Resume checkpoints, which only their own run may read, are
+the engine's business.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from neurolm.config import UserError
+
+MAIN_FILES = ("model.safetensors", "config.yaml")
 
 
 class ModelFolderError(UserError):
@@ -33,9 +37,13 @@ class ModelFolder:
     values: dict[str, Any]
     """Plain settings: the model's config, how recordings are preprocessed, the tasks it answers, where it came from."""
     tensors: dict[str, Tensor]
+    files: dict[str, str]
+    """Further text files of the folder, by name."""
 
 
-def save_model(folder: Path, kind: str, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def save_model(
+    folder: Path, kind: str, values: dict[str, Any], tensors: dict[str, Tensor], files: Mapping[str, str] | None = None
+) -> None:
     """Write a model folder, replacing an older one."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -45,7 +53,9 @@ def save_model(folder: Path, kind: str, values: dict[str, Any], tensors: dict[st
         aside / "model.safetensors",
     )
     (aside / "config.yaml").write_text(yaml.safe_dump({"kind": kind, **values}, sort_keys=False, allow_unicode=True))
-    sums = {name: _sha256(aside / name) for name in ("model.safetensors", "config.yaml")}
+    for name, text in (files or {}).items():
+        (aside / name).write_text(text, encoding="utf-8")
+    sums = {name: _sha256(aside / name) for name in (*MAIN_FILES, *(files or {}))}
     (aside / "manifest.json").write_text(json.dumps({"kind": kind, "sha256": sums}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
@@ -65,7 +75,9 @@ def load_model(folder: Path, kind: str) -> ModelFolder:
         if not (folder / name).is_file() or _sha256(folder / name) != expected:
             raise ModelFolderError(f"{folder / name}: missing or changed since it was written; train or copy it again")
     values = yaml.safe_load((folder / "config.yaml").read_text())
-    return ModelFolder(values.pop("kind"), values, load_file(folder / "model.safetensors"))
+    others = [name for name in manifest["sha256"] if name not in MAIN_FILES]
+    files = {name: (folder / name).read_text(encoding="utf-8") for name in others}
+    return ModelFolder(values.pop("kind"), values, load_file(folder / "model.safetensors"), files)
 
 
 def model_digest(folder: Path) -> str:

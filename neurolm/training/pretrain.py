@@ -8,7 +8,6 @@ from neurolm.models.losses import next_second_codes
 from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch
-from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
 from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
 from neurolm.training.stage import Stage
 
@@ -36,7 +35,7 @@ class PretrainStage(Stage):
             features, codes = self.model.encode(group.signal, group.channel_index, group.time_indices)
             embeddings = self.model.embed_eeg(features, group.channel_index)
             hidden = self.model.hidden(embeddings, group.time_indices, stair_step_mask(group.time_index))
-            targets = TEXT_VOCABULARY_SIZE + next_second_codes(codes, group.num_channels)
+            targets = self.model.first_code_class + next_second_codes(codes, group.num_channels)
             if not targets.numel():
                 eeg_sum = eeg_sum + 0.0 * hidden.sum()
                 continue

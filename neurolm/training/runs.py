@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from neurolm.config import ConfigError, Location, as_dict, build, config, digest, read
 from neurolm.datasets.ingest import Step
 from neurolm.models.language_model import LanguageModelConfig
+from neurolm.models.lora import LoraConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.text.corpus import CorpusConfig
 from neurolm.tracking import TrackingConfig
@@ -135,6 +136,8 @@ class InstructRun(TrainingRun):
     """Model folder of stage 2; null: ``pretrain/model`` in ``out``."""
     tasks: tuple[str, ...] = ("workload",)
     """Names of the tasks to learn, each on its data set in the store."""
+    lora: LoraConfig | None = None
+    """Tune adapters of the language model's blocks instead of their weights; null tunes all of it."""
     losses: InstructLossConfig = Field(default_factory=InstructLossConfig)
     """Weights of answer and text losses."""
     selection: Literal["auroc", "balanced_accuracy"] = "balanced_accuracy"

@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from neurolm.config import UserError
 from neurolm.models.language_model import LanguageModel, LanguageModelConfig
+from tests.llama import write_llama
 
 TINY: dict[str, Any] = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "context": 32, "text_vocabulary_size": 40}
 
@@ -86,15 +87,7 @@ def test_the_exact_gelu_is_what_gpt2_gets_unless_asked(tmp_path: Path) -> None:
 
 
 def test_another_family_with_rotary_positions(tmp_path: Path) -> None:
-    sizes = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    LlamaForCausalLM(LlamaConfig(vocab_size=40, max_position_embeddings=32, **sizes)).save_pretrained(tmp_path)
-    model = LanguageModel(LanguageModelConfig(**TINY | {"name_or_path": str(tmp_path)}), codebook_size=8).eval()
+    model = LanguageModel(LanguageModelConfig(name_or_path=str(write_llama(tmp_path))), codebook_size=8).eval()
     assert hidden_of_changed_token(model, 2, None, [0, 0, 1, 1, 2]) == [False, False, True, True, True]
     full = torch.ones(5, 5, dtype=torch.bool)
     assert hidden_of_changed_token(model, 2, full, [0, 0, 1, 1, 2]) == [True] * 5
