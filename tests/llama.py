@@ -32,13 +32,18 @@ def write_llama(folder: Path, *, with_tokenizer: bool = True, end: str | None = 
     )
     model.save_pretrained(folder)
     if with_tokenizer:
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=NUM_TOKENS, special_tokens=[END], initial_alphabet=sorted(alphabet), show_progress=False
-        )
-        tokenizer.train_from_iterator(LINES, trainer)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)
+        write_tokenizer(folder, end=end)
     return folder
+
+
+def write_tokenizer(folder: Path, *, end: str | None = END) -> None:
+    """A byte-pair tokenizer of 300 ids; ``end``, its id 0, is what it calls its end of text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=NUM_TOKENS, special_tokens=[END], initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)

@@ -189,10 +189,11 @@ class LanguageModel(nn.Module):
         """Put a pretrained model's rows into the merged vocabulary; new rows start as torch's default, as released."""
         table, old_head = model.get_input_embeddings(), model.get_output_embeddings().weight
         num_old = len(table.weight)
-        if num_old > self.text_vocabulary_size:
+        if num_old >= self.text_vocabulary_size:
             raise UserError(
                 f"{self.config.name_or_path}: has {num_old} text ids, more than "
-                f"language_model.text_vocabulary_size = {self.text_vocabulary_size}; raise that setting"
+                f"language_model.text_vocabulary_size = {self.text_vocabulary_size} has room for beside [SEP]; "
+                "raise that setting or set it to null"
             )
         self.head.weight[: len(old_head)] = old_head
         rows = torch.randn(self.text_vocabulary_size, self.hidden_size)

@@ -5,20 +5,20 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from neurolm.config import UserError
-from neurolm.text.bpe import KNOWN_TEXT, gpt2_bpe, is_gpt2
+from neurolm.text.bpe import KNOWN_TEXT, NUM_IDS, gpt2_bpe, is_gpt2
 from neurolm.text.code import TextCode
 
 
 def own_code(name_or_path: str, gguf_file: str | None, model_type: str, num_rows: int) -> TextCode:
     """The code that a model of ``num_rows`` text rows was trained with; an answer ends with its end of text alone.
 
-    GPT-2's code is `gpt2_bpe`, with the released code's end of an answer, whether or not its tokenizer was saved.
+    GPT-2's code is `gpt2_bpe`, with the released code's end of an answer, also where its tokenizer was not saved.
 
     Raises:
         UserError: no tokenizer is there, it is not one of the ``tokenizers`` library, or it has no end of text.
     """
     found = _tokenizer(name_or_path, gguf_file)
-    if found is None and model_type == "gpt2":
+    if found is None and model_type == "gpt2" and num_rows >= NUM_IDS:
         return gpt2_bpe()
     if found is None:
         raise UserError(

@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from neurolm.config import UserError
+from neurolm.text import corpus
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.code import TextCode
 from neurolm.text.corpus import CorpusConfig, TextCorpus
@@ -91,6 +92,15 @@ def test_a_corpus_is_in_its_codes_ids_also_where_these_are_large(code: TextCode,
     assert [*large.ids["train"], *large.ids["val"]] == [70_000, 149_999] * 2
 
 
+def test_the_prose_of_packages_is_kept_for_each_code_apart(code: TextCode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "package_documents", lambda: ["Is it high workload?"])
+    first, second = TextCode.from_json(code.as_json()), TextCode.from_json(gpt2_bpe().as_json())
+    for one in (first, second, first):
+        ids = TextCorpus(CorpusConfig(), one).ids
+        expected = [*one.encode("Is it high workload?"), one.end_of_text]
+        assert [*ids["train"], *ids["val"]] == expected
+
+
 def test_gpt2s_own_tokenizer_is_the_released_code(tmp_path: Path) -> None:
     saved = PreTrainedTokenizerFast(tokenizer_object=gpt2_bpe().tokenizer, eos_token="<|endoftext|>")
     saved.save_pretrained(tmp_path)
@@ -103,6 +113,8 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"bare: no tokenizer .* beside the llama model; save it into the same folder"):
         own_code(str(tmp_path / "bare"), None, "llama", 300)
     assert own_code(str(tmp_path / "bare"), None, "gpt2", 50257) is gpt2_bpe()
+    with pytest.raises(UserError, match=r"no tokenizer .* beside the gpt2 model"):  # too few rows for GPT-2's own ids
+        own_code(str(tmp_path / "bare"), None, "gpt2", 300)
     write_llama(tmp_path / "endless", end=None)
     with pytest.raises(UserError, match="endless: its tokenizer has no end of text; set its eos_token"):
         own_code(str(tmp_path / "endless"), None, "llama", 300)

