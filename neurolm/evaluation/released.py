@@ -14,7 +14,7 @@ from neurolm.evaluation import metrics
 from neurolm.evaluation.generation import write_answer
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import WindowGroup
-from neurolm.text.bpe import BytePairEncoding
+from neurolm.text.code import TextCode
 from neurolm.text.instructions import EncodedTask
 
 UNREADABLE = -1
@@ -23,18 +23,20 @@ UNREADABLE = -1
 
 @torch.no_grad()
 def released_answers(
-    model: NeuroLM, group: WindowGroup, task: EncodedTask, bpe: BytePairEncoding, text_start: int | None = None
+    model: NeuroLM, group: WindowGroup, task: EncodedTask, code: TextCode, text_start: int | None = None
 ) -> NDArray[np.int64]:
     """What the released code understands of each window's answer: a class or `UNREADABLE`."""
     written = write_answer(model, group, task.prompt_ids, mask="released", text_start=text_start)
-    return np.array([parse_answer([*task.prompt_ids, *ids], task, bpe) for ids in written.ids.tolist()], dtype=np.int64)
+    return np.array(
+        [parse_answer([*task.prompt_ids, *ids], task, code) for ids in written.ids.tolist()], dtype=np.int64
+    )
 
 
-def parse_answer(ids: Sequence[int], task: EncodedTask, bpe: BytePairEncoding) -> int:
+def parse_answer(ids: Sequence[int], task: EncodedTask, code: TextCode) -> int:
     """The class of a whole text, [SEP] first, by the word that stands where an answer should; or `UNREADABLE`."""
     prompt, answers = task.task.prompt, [task.task.answer(label) for label in task.labels]
     place = prompt.count(" ") + answers[0].startswith(" ")
-    words = bpe.decode(ids[1:]).split(" ")
+    words = code.decode(ids[1:]).split(" ")
     word = words[place] if place < len(words) else ""
     expected = [(prompt + answer).split(" ")[place] for answer in answers]
     word = word[:3] if word.startswith("(") else word

@@ -1,12 +1,17 @@
 """The language model: a causal LM of ``transformers`` over the merged vocabulary of text ids and EEG codes.
 
 - driven by input embeddings, position ids and a boolean mask, so that EEG tokens enter beside text;
-- text ids have a table of 50304 rows: GPT-2's 50257, then [SEP], then unused ones;
-- the output layer is untied from that table and has ``codebook_size`` more classes: EEG code k is class 50304 + k.
+- text is written in the model's own code (`neurolm.text.code`): its tokenizer's ids, then [SEP], then unused rows;
+- the output layer is untied from that table and has ``codebook_size`` more classes: EEG code k is class 50304 + k for
+  GPT-2. A bias, a soft cap or a scale that a family puts behind its own output layer is no part of it.
 
 Positions of EEG tokens are their seconds: the position table (or the rotation) doubles as a time embedding.
 """
 
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -18,7 +23,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import AttentionInterface
 
 from neurolm.config import UserError, config
+from neurolm.models.lora import LoraConfig, add_adapters, merge_adapters
 from neurolm.models.vocabulary_head import HeadLoss, VocabularyHead
+from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.code import TextCode
+from neurolm.text.own_code import own_code
 
 ATTENTION = "neurolm_sdpa"
 """Torch's attention, registered under a name for which ``transformers`` builds no mask of its own.
@@ -41,8 +50,8 @@ class LanguageModelConfig:
     """Attention heads; 16 in NeuroLM-L, 25 in NeuroLM-XL."""
     context: int = Field(default=1024, ge=1)
     """Rows of the position table."""
-    text_vocabulary_size: int = Field(default=50304, ge=1)
-    """Rows of the text table; EEG codes are the classes after them."""
+    text_vocabulary_size: int | None = Field(default=None, ge=1)
+    """Rows of the text table; EEG codes are the classes after them. Null: what the text code needs, 50304 for GPT-2."""
     activation: Literal["gelu", "gelu_new"] = "gelu"
     """GELU of the MLP: exact, as in the released NeuroLM, or GPT-2's tanh approximation."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -51,33 +60,99 @@ class LanguageModelConfig:
     """Initial deviation of text and position embeddings where no pretrained model gives them."""
     name_or_path: str | None = None
     """A pretrained causal LM of transformers (name on the hub or folder); its sizes replace those above."""
+    gguf_file: str | None = None
+    """Name of the GGUF file in ``name_or_path`` that holds the model; its weights are read as fp32."""
+    architecture: dict[str, Any] | None = None
+    """The transformers config of a causal LM to start from random weights; it replaces the sizes above. Model folders
+    hold it, so that they ask nobody for the model they were made from."""
+    lora: LoraConfig | None = None
+    """Train adapters of a pretrained model instead of its weights; null trains all of it."""
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
-            raise UserError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.name_or_path is None:
+            for name in ("gguf_file", "lora"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"{name} is set, but no pretrained model: set name_or_path too, or {name} to null")
+            if self.architecture is None and self.hidden_size % self.num_heads:
+                raise UserError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        elif self.architecture is not None:
+            raise UserError("name_or_path and architecture both say which model to build; set one of them to null")
 
 
 class LanguageModel(nn.Module):
     """A causal LM without its own head, and a head over the merged vocabulary."""
 
-    def __init__(self, config: LanguageModelConfig, codebook_size: int) -> None:
+    def __init__(self, config: LanguageModelConfig, codebook_size: int, text_code: TextCode | None = None) -> None:
+        """``text_code`` is known where a model folder is read; None: a pretrained model's own, else GPT-2's.
+
+        Raises:
+            UserError: the pretrained model cannot be loaded, has no usable tokenizer, or cannot be driven as above.
+        """
         super().__init__()
         self.config = config
-        self.num_classes = config.text_vocabulary_size + codebook_size
-        model = _from_config(config) if config.name_or_path is None else _pretrained(config)
+        pretrained = None if config.name_or_path is None else _pretrained(config)
+        self.text_code = text_code or (gpt2_bpe() if pretrained is None else _code_of(pretrained, config))
+        self.text_vocabulary_size: int = config.text_vocabulary_size or self.text_code.num_rows
+        self.num_classes = self.text_vocabulary_size + codebook_size
+        model = _from_config(config, self.text_vocabulary_size) if pretrained is None else pretrained
+        _refuse_unusable(model)
         self.base: Any = model.base_model
         self.hidden_size: int = self.base.config.hidden_size
         self.context: int = self.base.config.max_position_embeddings
         self.head = VocabularyHead(self.hidden_size, self.num_classes)
-        if config.name_or_path is None:
+        self.separator: nn.Embedding | None = None
+        if pretrained is None:
             nn.init.normal_(self.head.weight, std=0.02)
         else:
-            self._take_over_vocabulary(model)
+            self._take_over_vocabulary(pretrained)
+        self.base.get_input_embeddings().padding_idx = None  # many end texts with it; its row must learn
+        if config.lora is not None:
+            self.adapt(config.lora)
+
+    def standalone_config(self) -> LanguageModelConfig:
+        """A config that builds this model, its adapters merged, without any other model; weights are not part of it."""
+        if self.config.name_or_path is None:
+            return replace(self.config, text_vocabulary_size=self.text_vocabulary_size)
+        architecture = json.loads(self.base.config.to_json_string(use_diff=False))
+        is_plain = _is_plain_gpt2(self.base.config)  # sizes say all of it, and the published layout can hold it
+        return replace(
+            self.config,
+            hidden_size=self.hidden_size,
+            num_layers=self.base.config.num_hidden_layers,
+            num_heads=self.base.config.num_attention_heads,
+            context=self.context,
+            text_vocabulary_size=self.text_vocabulary_size,
+            name_or_path=None,
+            gguf_file=None,
+            architecture=None if is_plain else {k: v for k, v in architecture.items() if k != "_name_or_path"},
+            lora=None,
+        )
+
+    def adapt(self, settings: LoraConfig) -> None:
+        """Freeze all but the head and train adapters and the row of [SEP] instead (see `neurolm.models.lora`)."""
+        table = self.base.get_input_embeddings().weight
+        add_adapters(self.base, settings)
+        self.separator = nn.Embedding(1, self.hidden_size)
+        self.separator.weight.data.copy_(table[self.text_code.sep])
+
+    def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This model's state (perhaps gathered from workers) as that of a model that was never adapted."""
+        if self.separator is None:
+            return dict(weights)
+        merged = merge_adapters(self, weights)
+        row = merged.pop("separator.weight")
+        name = next(name for name, one in self.named_modules() if one is self.base.get_input_embeddings())
+        table = merged[f"{name}.weight"].clone()
+        table[self.text_code.sep] = row[0]
+        return merged | {f"{name}.weight": table}
 
     def embed_text(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Rows of the text table, without positions."""
         embeddings: Tensor = self.base.get_input_embeddings()(ids)
-        return embeddings
+        if self.separator is None:
+            return embeddings
+        is_separator = ids == self.text_code.sep
+        return torch.where(is_separator[..., None], self.separator(torch.zeros_like(ids[:1, :1])), embeddings)
 
     def hidden(
         self,
@@ -112,26 +187,45 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def _take_over_vocabulary(self, model: Any) -> None:
-        """Put a pretrained model's rows into the merged vocabulary; new rows keep torch's default, as released."""
-        old_table, old_head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-        num_old = len(old_table)
-        if num_old > self.config.text_vocabulary_size:
+        """Put a pretrained model's rows into the merged vocabulary; new rows start as torch's default, as released."""
+        table, old_head = model.get_input_embeddings(), model.get_output_embeddings().weight
+        num_old = len(table.weight)
+        if num_old >= self.text_vocabulary_size:
             raise UserError(
                 f"{self.config.name_or_path}: has {num_old} text ids, more than "
-                f"language_model.text_vocabulary_size = {self.config.text_vocabulary_size}; raise that setting"
+                f"language_model.text_vocabulary_size = {self.text_vocabulary_size} has room for beside [SEP]; "
+                "raise that setting or set it to null"
             )
-        table = nn.Embedding(self.config.text_vocabulary_size, self.hidden_size)
-        table.weight[:num_old] = old_table
         self.head.weight[: len(old_head)] = old_head
-        self.base.set_input_embeddings(table)
-        self.base.config.vocab_size = self.config.text_vocabulary_size
+        rows = torch.randn(self.text_vocabulary_size, self.hidden_size)
+        rows[:num_old] = table.weight
+        table.weight = nn.Parameter(rows)  # in place: some families scale what their own kind of table gives
+        table.num_embeddings = self.base.config.vocab_size = self.text_vocabulary_size
 
 
-def _from_config(config: LanguageModelConfig) -> Any:
-    """GPT-2 with random weights: deviation 0.02, residual branches scaled by 1 / sqrt(2 layers), biases 0."""
+def _is_plain_gpt2(settings: Any) -> bool:
+    """Whether a transformers config is a GPT-2 that differs from the standard one by nothing but sizes and dropout."""
+    if settings.model_type != "gpt2":
+        return False
+    standard = GPT2Config()
+    unusual = ("n_inner", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")
+    return all(getattr(settings, name) == getattr(standard, name) for name in unusual)
+
+
+def _from_config(config: LanguageModelConfig, num_rows: int) -> Any:
+    """A causal LM with random weights: of the config's architecture, or else GPT-2.
+
+    GPT-2 starts as released: deviation 0.02, residual branches scaled by 1 / sqrt(2 layers), biases 0.
+    """
+    if config.architecture is not None:
+        try:
+            settings = AutoConfig.for_model(**config.architecture | {"vocab_size": num_rows})
+            return AutoModelForCausalLM.from_config(settings, dtype=torch.float32, attn_implementation=ATTENTION)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"language_model.architecture: transformers cannot build it: {error}") from error
     base: Any = GPT2Model(
         GPT2Config(
-            vocab_size=config.text_vocabulary_size,
+            vocab_size=num_rows,
             n_positions=config.context,
             n_embd=config.hidden_size,
             n_layer=config.num_layers,
@@ -152,15 +246,37 @@ def _pretrained(config: LanguageModelConfig) -> Any:
     """A causal LM with its own head; GPT-2 gets NeuroLM's activation and dropout, other families keep theirs."""
     dropout = config.dropout
     gpt2 = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
+    options = {} if config.gguf_file is None else {"gguf_file": config.gguf_file}
     try:
-        settings: Any = AutoConfig.from_pretrained(config.name_or_path)
+        settings: Any = AutoConfig.from_pretrained(config.name_or_path, **options)
         if settings.model_type == "gpt2":
             settings.update({"activation_function": config.activation, **gpt2})
         return AutoModelForCausalLM.from_pretrained(
-            config.name_or_path, config=settings, dtype=torch.float32, attn_implementation=ATTENTION
+            config.name_or_path, config=settings, dtype=torch.float32, attn_implementation=ATTENTION, **options
         )
-    except OSError as error:
+    except (KeyError, OSError, ValueError) as error:  # a family without our attention is a KeyError or a ValueError
         raise UserError(
             f"language_model.name_or_path: cannot load {config.name_or_path!r}: {error}. "
             "Give a folder that save_pretrained wrote, or leave it unset to start from random weights"
         ) from error
+    except ImportError as error:
+        raise UserError(
+            f"language_model.gguf_file: cannot read {config.gguf_file!r} ({str(error).strip()}); "
+            "pip install 'neurolm[gguf]'"
+        ) from error
+
+
+def _code_of(model: Any, config: LanguageModelConfig) -> TextCode:
+    """The text code of a pretrained model."""
+    assert config.name_or_path is not None
+    num_rows = len(model.get_input_embeddings().weight)
+    return own_code(config.name_or_path, config.gguf_file, model.config.model_type, num_rows)
+
+
+def _refuse_unusable(model: Any) -> None:
+    """Raise UserError for a family that cannot be told positions, or that needs a bias in its output layer."""
+    family = model.config.model_type
+    if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+        raise UserError(f"language_model: a {family} takes no position ids, which carry EEG's time; take another model")
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise UserError(f"language_model: a {family}'s output layer has a bias, ours has none; take another model")

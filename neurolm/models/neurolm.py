@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from neurolm.models.language_model import LanguageModel, LanguageModelConfig
 from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer, NeuralTokenizerConfig
 from neurolm.models.standardisation import FixedStandardisation
 from neurolm.models.vocabulary_head import HeadLoss
+from neurolm.text.code import TextCode
 
 
 @config
@@ -42,11 +44,12 @@ class NeuroLMConfig:
 class NeuroLM(nn.Module):
     """The model of stages 2 and 3. The tokenizer is frozen: no gradient, always in eval mode."""
 
-    def __init__(self, config: NeuroLMConfig) -> None:
+    def __init__(self, config: NeuroLMConfig, text_code: TextCode | None = None) -> None:
+        """For ``text_code`` and errors see `LanguageModel`."""
         super().__init__()
         self.config = config
         self.tokenizer = NeuralTokenizer(config.tokenizer, with_decoders=False).requires_grad_(False).eval()
-        self.language_model = LanguageModel(config.language_model, config.tokenizer.codebook_size)
+        self.language_model = LanguageModel(config.language_model, config.tokenizer.codebook_size, text_code)
         eeg_size, text_size = config.tokenizer.hidden_size, self.language_model.hidden_size
         self.standardisation = FixedStandardisation(eeg_size) if config.feature_norm == "first_batch" else None
         self.projection: nn.Module = nn.Identity()
@@ -61,6 +64,16 @@ class NeuroLM(nn.Module):
         return self.language_model.num_classes
 
     @property
+    def text_code(self) -> TextCode:
+        """How the language model writes text."""
+        return self.language_model.text_code
+
+    @property
+    def first_code_class(self) -> int:
+        """The class of EEG code 0; codes follow the text table's rows."""
+        return self.language_model.text_vocabulary_size
+
+    @property
     def context(self) -> int:
         """Positions that the language model has."""
         return self.language_model.context
@@ -70,6 +83,17 @@ class NeuroLM(nn.Module):
         super().train(mode)
         self.tokenizer.eval()
         return self
+
+    def standalone_config(self) -> NeuroLMConfig:
+        """A config that builds this model, its adapters merged, without any other model."""
+        return replace(self.config, language_model=self.language_model.standalone_config())
+
+    def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This model's state as that of the model of `standalone_config`."""
+        prefix = "language_model."
+        own = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
+        merged = {prefix + name: one for name, one in self.language_model.merged(own).items()}
+        return {name: one for name, one in weights.items() if not name.startswith(prefix)} | merged
 
     def load_tokenizer(self, weights: Mapping[str, Tensor]) -> None:
         """Take over a stage-1 tokenizer's weights; its decoders are left out, every other name must match."""

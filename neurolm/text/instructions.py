@@ -1,8 +1,8 @@
 """Tasks as data: a question about a window and the answers that its labels stand for (paper, Table 5).
 
 A plain task asks ``Question: ... Answer:`` and is answered by a word (`` Yes``). A lettered one lists its options,
-``Options: (A) Wake. ... Answer: (``, and is answered by a letter and a bracket (``A)``). After the answer the released
-code writes a lone space and the end of the text; all three carry loss.
+``Options: (A) Wake. ... Answer: (``, and is answered by a letter and a bracket (``A)``). After the answer comes what
+ends one in the model's text code (GPT-2, as released: a lone space and the end of the text); all of it carries loss.
 """
 
 import string
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from neurolm.config import UserError, config
-from neurolm.text.bpe import BytePairEncoding
-from neurolm.text.vocabulary import END_OF_TEXT, SEP, SPACE
+from neurolm.text.code import TextCode
 
 
 class TaskError(UserError):
@@ -74,6 +73,8 @@ class EncodedTask:
     """[SEP] and the prompt."""
     answers: tuple[tuple[int, ...], ...]
     """Ids of each class's answer alone."""
+    code: TextCode
+    """What the ids mean; stages and scoring take [SEP], ends and the number of text ids from it."""
 
     @property
     def name(self) -> str:
@@ -101,14 +102,14 @@ class EncodedTask:
 
     def training_text(self, class_index: int) -> TrainingText:
         """What stage 3 reads after the EEG tokens of a window of this class."""
-        ids = (*self.prompt_ids, *self.answers[class_index], SPACE, END_OF_TEXT)
+        ids = (*self.prompt_ids, *self.answers[class_index], *self.code.answer_end)
         first_target = len(self.prompt_ids) - self.task.num_prompt_targets
         return TrainingText(ids=ids, is_target=tuple(place >= first_target for place in range(len(ids))))
 
 
-def encode_task(task: Task, bpe: BytePairEncoding) -> EncodedTask:
+def encode_task(task: Task, code: TextCode) -> EncodedTask:
     """A task's ids, checked so that each answer can be told from the others by its ids. Raises TaskError."""
-    prompt = bpe.encode(task.prompt)
+    prompt = code.encode(task.prompt)
     if task.positive is not None and (len(task.answers) != 2 or task.positive not in task.answers):
         raise TaskError(
             f"task {task.name}: positive is {task.positive!r}; expected one of two labels, found the labels "
@@ -121,8 +122,8 @@ def encode_task(task: Task, bpe: BytePairEncoding) -> EncodedTask:
     answers: dict[str, tuple[int, ...]] = {}
     for label in task.answers:
         text = task.answer(label)
-        ids = bpe.encode(text)
-        if not text.strip() or bpe.encode(task.prompt + text) != prompt + ids:
+        ids = code.encode(text)
+        if not text.strip() or code.encode(task.prompt + text) != prompt + ids:
             raise TaskError(
                 f"task {task.name}: the answer {text!r} of label {label!r} is empty or is written with other ids after "
                 f"the prompt than alone; reword it"
@@ -135,7 +136,7 @@ def encode_task(task: Task, bpe: BytePairEncoding) -> EncodedTask:
                     f"task {task.name}: the answer {task.answer(label)!r} of label {label!r} is the beginning of "
                     f"{task.answer(other)!r} of label {other!r}, so the two cannot be told apart; reword one"
                 )
-    return EncodedTask(task=task, prompt_ids=(SEP, *prompt), answers=tuple(answers.values()))
+    return EncodedTask(task=task, prompt_ids=(code.sep, *prompt), answers=tuple(answers.values()), code=code)
 
 
 _WORKLOAD_QUESTION = "Is this EEG segment of high workload?"

@@ -20,8 +20,10 @@ from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConf
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.sequences import Batch, collate
 from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.code import TextCode
 from neurolm.text.corpus import TextCorpus
-from neurolm.text.instructions import TASKS, EncodedTask, encode_task
+from neurolm.text.instructions import TASKS, EncodedTask, Task, encode_task
+from neurolm.text.own_code import own_code
 from neurolm.training.batches import Batcher
 from neurolm.training.checkpoint import load_model, save_model
 from neurolm.training.context import RunContext
@@ -31,6 +33,9 @@ from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
 from neurolm.training.stage import Stage
 from neurolm.training.tokenizer import TokenizerStage
+
+TEXT_CODE = "text_code.json"
+"""File of a model folder that says how its language model writes text; GPT-2's way comes with neurolm."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     """Build a run for this worker. Raises UserError where data, tasks or models are missing or do not fit."""
     torch.manual_seed(run.seed)
     store = Store.open(run.training_store)
-    stage, tasks = _build_stage(run)
+    stage, tasks, code = _build_stage(run)
     stage.precision = run.precision
     plan = reading_plan(run)
     validation = windows_of(store, "val", plan.data_sets)
@@ -61,7 +66,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         stage.tokenizer.start_decoders(group.signal for group in first.groups)
     batcher = Batcher(
         run.batch,
-        corpus=TextCorpus(run.corpus, gpt2_bpe()) if run.batch.text_size else None,
+        corpus=TextCorpus(run.corpus, code) if run.batch.text_size else None,
         tasks=tasks or None,
         seed=run.seed,
         rank=context.rank,
@@ -88,7 +93,7 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
     """Which windows a run trains on and in which order."""
     data_sets = None
     if isinstance(run, InstructRun):
-        data_sets = tuple(sorted({task.task.data_set for task in encoded_tasks(run.tasks).values()}))
+        data_sets = tuple(sorted({task.data_set for task in known_tasks(run.tasks)}))
     return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed)
 
 
@@ -112,23 +117,31 @@ def load_neurolm(folder: Path, settings: Mapping[str, Any] | None = None) -> tup
     """
     saved = load_model(folder, "neurolm")
     config = build(NeuroLMConfig, saved.values["model"], source=str(folder / "config.yaml"))
-    model = NeuroLM(override(config, settings or {}))
+    code = TextCode.from_json(saved.files[TEXT_CODE]) if TEXT_CODE in saved.files else None
+    model = NeuroLM(override(config, settings or {}), code)
     model.load_state_dict(saved.tensors)
     return model.eval(), saved.values
 
 
-def encoded_tasks(names: Iterable[str]) -> dict[str, EncodedTask]:
-    """Tasks by name, with their byte-pair ids. Raises UserError for a task that nobody defined."""
+def known_tasks(names: Iterable[str]) -> list[Task]:
+    """Tasks by name. Raises UserError for a task that nobody defined."""
     unknown = [name for name in names if name not in TASKS]
     if unknown:
         raise UserError(f"tasks: {', '.join(unknown)} not known; known tasks: {', '.join(sorted(TASKS))}")
-    return {name: encode_task(TASKS[name], gpt2_bpe()) for name in names}
+    return [TASKS[name] for name in names]
 
 
-def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask]]:
+def encoded_tasks(names: Iterable[str], code: TextCode) -> dict[str, EncodedTask]:
+    """Tasks by name, in the ids of a model's text code. Raises UserError for a task that nobody defined."""
+    return {task.name: encode_task(task, code) for task in known_tasks(names)}
+
+
+def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextCode]:
+    """The stage, the tasks that it asks, and how its text is written."""
     if isinstance(run, TokenizerRun):
         tokenizer = NeuralTokenizer(run.model)
-        return TokenizerStage(tokenizer, _text_table(run), run.losses), {}
+        table, code = _text_table(run)
+        return TokenizerStage(tokenizer, table, run.losses), {}, code
     if isinstance(run, PretrainRun):
         tokenizer = load_tokenizer(run.tokenizer_folder)
         settings = NeuroLMConfig(
@@ -139,18 +152,22 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask]]:
         )
         model = NeuroLM(settings)
         model.load_tokenizer(tokenizer.state_dict())
-        return PretrainStage(model, run.losses), {}
+        return PretrainStage(model, run.losses), {}, model.text_code
     assert isinstance(run, InstructRun)
-    tasks = encoded_tasks(run.tasks)
+    known_tasks(run.tasks)  # before a large model is read
     model, _ = load_neurolm(run.pretrained_folder, run.switches)
-    return InstructStage(model, tasks, run.losses), tasks
+    if run.lora is not None:
+        model.language_model.adapt(run.lora)
+    tasks = encoded_tasks(run.tasks, model.text_code)
+    return InstructStage(model, tasks, run.losses), tasks, model.text_code
 
 
-def _text_table(run: TokenizerRun) -> Tensor:
-    """Rows that stand for text in the alignment [vocabulary hidden]; released: GPT-2's token embeddings."""
+def _text_table(run: TokenizerRun) -> tuple[Tensor, TextCode]:
+    """Rows that stand for text in the alignment [vocabulary hidden] and their ids; released: GPT-2's embeddings."""
     if run.text_table is None:
         generator = torch.Generator().manual_seed(run.seed)
-        return torch.randn(50257, run.model.hidden_size, generator=generator)
+        code = gpt2_bpe()
+        return torch.randn(code.num_ids, run.model.hidden_size, generator=generator), code
     from transformers import AutoModel
 
     try:
@@ -165,7 +182,7 @@ def _text_table(run: TokenizerRun) -> Tensor:
         raise UserError(
             f"text_table: {run.text_table} is {table.shape[1]} wide, model.hidden_size is {run.model.hidden_size}"
         )
-    return table
+    return table, own_code(run.text_table, None, model.config.model_type, len(table))
 
 
 def _validation_batches(
@@ -278,7 +295,7 @@ def _export(
     assert isinstance(stage, TokenizerStage | PretrainStage | InstructStage)
     model = stage.tokenizer if isinstance(stage, TokenizerStage) else stage.model
     values: dict[str, Any] = {
-        "model": _own_config(model),
+        "model": as_dict(model.standalone_config() if isinstance(model, NeuroLM) else model.config),
         "preprocessing": store.manifest.preprocessing,
         "tasks": list(run.tasks) if isinstance(run, InstructRun) else [],
         "layouts": {name: data_set.layout for name, data_set in run.data.sets.items()},
@@ -291,13 +308,8 @@ def _export(
         },
     }
     tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    save_model(folder, "tokenizer" if is_tokenizer else "neurolm", values, tensors)
-
-
-def _own_config(model: NeuralTokenizer | NeuroLM) -> dict[str, Any]:
-    """A model's config that needs no other model: a GPT-2 by name is written with its sizes instead."""
-    values = as_dict(model.config)
-    if isinstance(model, NeuroLM) and (base := model.language_model.base.config).model_type == "gpt2":
-        sizes = {"hidden_size": base.n_embd, "num_layers": base.n_layer, "num_heads": base.n_head}
-        values["language_model"] |= sizes | {"context": base.n_positions, "name_or_path": None}
-    return values
+    if isinstance(model, NeuroLM):
+        files = {} if model.text_code is gpt2_bpe() else {TEXT_CODE: model.text_code.as_json()}
+        save_model(folder, "neurolm", values, model.merged(tensors), files=files)
+    else:
+        save_model(folder, "tokenizer", values, tensors)

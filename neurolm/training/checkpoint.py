@@ -1,9 +1,10 @@
 """A trained model as a folder that needs nothing else: weights, the config that builds them, and checksums.
 
-``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``manifest.json`` the SHA-256 of both
-and is written last. ``extra.safetensors``, where there is one, holds tensors that came with published weights and that
-the model does not have. The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which
-only their own run may read, are the engine's business.
+``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``manifest.json`` the SHA-256 of all
+files and is written last. Where there is need, ``text_code.json`` says how the language model writes text (if not as
+GPT-2 does), and ``extra.safetensors`` holds tensors that came with published weights and that the model does not have.
+The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which only their own run may
+read, are the engine's business.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from neurolm.config import UserError
 
+MAIN_FILES = ("model.safetensors", "config.yaml")
+
 
 class ModelFolderError(UserError):
     """A folder that is not a whole, unchanged model."""
@@ -35,6 +38,8 @@ class ModelFolder:
     values: dict[str, Any]
     """Plain settings: the model's config, how recordings are preprocessed, the tasks it answers, where it came from."""
     tensors: dict[str, Tensor]
+    files: dict[str, str]
+    """Further text files of the folder, by name."""
 
 
 def save_model(
@@ -42,9 +47,14 @@ def save_model(
     kind: str,
     values: dict[str, Any],
     tensors: dict[str, Tensor],
+    *,
+    files: Mapping[str, str] | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder, replacing an older one; ``extra`` is kept beside the weights for `load_extra`."""
+    """Write a model folder, replacing an older one.
+
+    ``files`` are texts by file name; ``extra`` is kept beside the weights for `load_extra`.
+    """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -53,6 +63,8 @@ def save_model(
             whole = {one: tensor.detach().cpu().contiguous().clone() for one, tensor in contents.items()}
             save_file(whole, aside / name)
     (aside / "config.yaml").write_text(yaml.safe_dump({"kind": kind, **values}, sort_keys=False, allow_unicode=True))
+    for name, text in (files or {}).items():
+        (aside / name).write_text(text, encoding="utf-8")
     sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
     (aside / "manifest.json").write_text(json.dumps({"kind": kind, "sha256": sums}, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
@@ -73,7 +85,9 @@ def load_model(folder: Path, kind: str) -> ModelFolder:
         if not (folder / name).is_file() or _sha256(folder / name) != expected:
             raise ModelFolderError(f"{folder / name}: missing or changed since it was written; train or copy it again")
     values = yaml.safe_load((folder / "config.yaml").read_text())
-    return ModelFolder(values.pop("kind"), values, load_file(folder / "model.safetensors"))
+    others = [name for name in manifest["sha256"] if name not in MAIN_FILES and not name.endswith(".safetensors")]
+    files = {name: (folder / name).read_text(encoding="utf-8") for name in others}
+    return ModelFolder(values.pop("kind"), values, load_file(folder / "model.safetensors"), files)
 
 
 def load_extra(folder: Path) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@ from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch, WindowGroup, eeg_features
 from neurolm.text.instructions import EncodedTask
-from neurolm.text.vocabulary import END_OF_TEXT
 from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
 from neurolm.training.stage import Stage
 
@@ -41,7 +40,7 @@ class InstructLossConfig:
 
 @dataclass(frozen=True)
 class ClassTexts:
-    """The texts of a task's classes in one table; shorter ones end in END_OF_TEXT that nothing is asked to predict."""
+    """The texts of a task's classes in one table; shorter ones go on with ends of text, without loss."""
 
     ids: Int64[Tensor, "classes length"]
     is_target: Bool[Tensor, "classes length"]
@@ -53,7 +52,7 @@ class ClassTexts:
         """The table of a task."""
         texts = [task.training_text(one) for one in range(len(task.labels))]
         shape = len(texts), max(len(text.ids) for text in texts)
-        ids, is_target = torch.full(shape, END_OF_TEXT), torch.zeros(shape, dtype=torch.bool)
+        ids, is_target = torch.full(shape, task.code.end_of_text), torch.zeros(shape, dtype=torch.bool)
         for row, text in enumerate(texts):
             ids[row, : len(text.ids)] = torch.tensor(text.ids)
             is_target[row, : len(text.ids)] = torch.tensor(text.is_target)

@@ -128,7 +128,7 @@ def import_official(
         },
         "official": file.about | {"sha256": source},
     }
-    save_model(folder, file.kind, values, tensors, extra)
+    save_model(folder, file.kind, values, tensors, extra=extra)
     return notes
 
 

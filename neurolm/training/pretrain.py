@@ -10,7 +10,6 @@ from neurolm.models.losses import next_second_codes
 from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch, eeg_features, eeg_tokens
-from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
 from neurolm.training.context import RunContext
 from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
 from neurolm.training.stage import Stage
@@ -46,7 +45,7 @@ class PretrainStage(Stage):
             tokens = eeg_tokens(self.model, group)
             embeddings = self.model.embed_eeg(tokens.features.float(), group.channel_index)
             hidden = self.model.hidden(embeddings, group.time_indices, stair_step_mask(group.time_index))
-            targets = TEXT_VOCABULARY_SIZE + next_second_codes(tokens.codes, group.num_channels)
+            targets = self.model.first_code_class + next_second_codes(tokens.codes, group.num_channels)
             if not targets.numel():
                 eeg_sum = eeg_sum + 0.0 * hidden.sum()
                 continue

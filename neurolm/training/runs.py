@@ -10,6 +10,7 @@ from neurolm.config import ConfigError, Location, as_dict, build, config, digest
 from neurolm.datasets.ingest import Step
 from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
+from neurolm.models.lora import LoraConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.text.corpus import CorpusConfig
 from neurolm.tracking import TrackingConfig
@@ -154,6 +155,8 @@ class InstructRun(TrainingRun):
     """Replaces the pretrained model's ``text_start``; null keeps it. Released: batch."""
     tasks: tuple[str, ...] = ("workload",)
     """Names of the tasks to learn, each on its data set in the store."""
+    lora: LoraConfig | None = None
+    """Tune adapters of the language model's blocks instead of their weights; null tunes all of it."""
     losses: InstructLossConfig = Field(default_factory=InstructLossConfig)
     """Weights of answer and text losses."""
     selection: Literal["auroc", "balanced_accuracy"] = "balanced_accuracy"

@@ -11,7 +11,7 @@ from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.models.official import Layout, neurolm_layout, tokenizer_layout
 from neurolm.sequences import eeg_features
-from neurolm.text.vocabulary import TEXT_VOCABULARY_SIZE
+from neurolm.text.bpe import gpt2_bpe
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
@@ -98,7 +98,7 @@ def test_full_size_equals_the_released_code(released: Golden, parity: Parity, ar
             "codebook_indices": model.codes(features)[0],
             "z_first16": model.tokenizer.latents(features)[0, :, :16],
             "lm_logits_first8": logits[:, :8],
-            "lm_logits_eeg_first8": logits[:, TEXT_VOCABULARY_SIZE : TEXT_VOCABULARY_SIZE + 8],
+            "lm_logits_eeg_first8": logits[:, gpt2_bpe().num_rows : gpt2_bpe().num_rows + 8],
             "lm_logits_lse": logits.logsumexp(-1),
         }.items():
             found.setdefault(name, []).append(value)

@@ -9,9 +9,8 @@ from neurolm.evaluation.released import parse_answer, released_metrics
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import WindowGroup, eeg_features
-from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.bpe import END_OF_TEXT, gpt2_bpe
 from neurolm.text.instructions import TASKS, encode_task
-from neurolm.text.vocabulary import END_OF_TEXT
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from tests.golden.conftest import Parity
 from tests.golden.recorded import Golden

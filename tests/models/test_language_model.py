@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from neurolm.config import UserError
 from neurolm.models.language_model import LanguageModel, LanguageModelConfig
+from tests.llama import write_llama, write_tokenizer
 
 TINY: dict[str, Any] = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "context": 32, "text_vocabulary_size": 40}
 
@@ -66,35 +67,34 @@ def test_initialisation_from_scratch() -> None:
     assert weights["base.h.1.mlp.c_proj.weight"] == pytest.approx(0.02 / 2, rel=0.05)
 
 
+def write_gpt2(folder: Path) -> GPT2LMHeadModel:
+    """A small GPT-2 of 300 rows, with a tokenizer of its own."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=32, n_embd=16, n_layer=2, n_head=2)).eval()
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return model
+
+
 def test_a_pretrained_gpt2_keeps_its_rows(tmp_path: Path) -> None:
-    pretrained = GPT2LMHeadModel(GPT2Config(vocab_size=30, n_positions=32, n_embd=16, n_layer=2, n_head=2)).eval()
-    pretrained.save_pretrained(tmp_path)
-    config = LanguageModelConfig(**TINY | {"name_or_path": str(tmp_path), "activation": "gelu_new"})
+    pretrained = write_gpt2(tmp_path)
+    config = LanguageModelConfig(name_or_path=str(tmp_path), text_vocabulary_size=310, activation="gelu_new")
     model = LanguageModel(config, codebook_size=8).eval()
-    ids = torch.randint(30, (2, 7))
+    ids = torch.randint(300, (2, 7))
     hidden = model.hidden(model.embed_text(ids), torch.arange(7)[None])
-    torch.testing.assert_close(model.logits(hidden)[..., :30], pretrained(ids).logits, atol=1e-5, rtol=1e-4)
-    assert model.base.get_input_embeddings().weight.shape == (40, 16)
-    assert model.logits(hidden).shape[-1] == 48
+    torch.testing.assert_close(model.logits(hidden)[..., :300], pretrained(ids).logits, atol=1e-5, rtol=1e-4)
+    assert model.base.get_input_embeddings().weight.shape == (310, 16)
+    assert model.logits(hidden).shape[-1] == 318
 
 
 def test_the_exact_gelu_is_what_gpt2_gets_unless_asked(tmp_path: Path) -> None:
-    GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path)
-    model = LanguageModel(LanguageModelConfig(**TINY | {"name_or_path": str(tmp_path)}), codebook_size=8)
+    write_gpt2(tmp_path)
+    model = LanguageModel(LanguageModelConfig(name_or_path=str(tmp_path)), codebook_size=8)
     assert model.base.config.activation_function == "gelu" and model.base.config.resid_pdrop == 0
     assert type(model.base.h[0].mlp.act).__name__ == "GELUActivation"
 
 
 def test_another_family_with_rotary_positions(tmp_path: Path) -> None:
-    sizes = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    LlamaForCausalLM(LlamaConfig(vocab_size=40, max_position_embeddings=32, **sizes)).save_pretrained(tmp_path)
-    model = LanguageModel(LanguageModelConfig(**TINY | {"name_or_path": str(tmp_path)}), codebook_size=8).eval()
+    model = LanguageModel(LanguageModelConfig(name_or_path=str(write_llama(tmp_path))), codebook_size=8).eval()
     assert hidden_of_changed_token(model, 2, None, [0, 0, 1, 1, 2]) == [False, False, True, True, True]
     full = torch.ones(5, 5, dtype=torch.bool)
     assert hidden_of_changed_token(model, 2, full, [0, 0, 1, 1, 2]) == [True] * 5
@@ -103,6 +103,7 @@ def test_another_family_with_rotary_positions(tmp_path: Path) -> None:
 def test_a_missing_or_too_large_model_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"language_model.name_or_path: cannot load '.*nowhere'"):
         LanguageModel(LanguageModelConfig(name_or_path=str(tmp_path / "nowhere")), codebook_size=8)
-    GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="has 50 text ids, more than"):
-        LanguageModel(LanguageModelConfig(**TINY | {"name_or_path": str(tmp_path)}), codebook_size=8)
+    write_gpt2(tmp_path)
+    with pytest.raises(UserError, match="has 300 text ids, more than"):
+        LanguageModel(LanguageModelConfig(name_or_path=str(tmp_path), text_vocabulary_size=300), codebook_size=8)
+    LanguageModel(LanguageModelConfig(name_or_path=str(tmp_path), text_vocabulary_size=301), codebook_size=8)

@@ -10,6 +10,8 @@ from neurolm.text.corpus import CorpusConfig, CorpusError, TextCorpus, package_d
 class Counting:
     """A text of ids that count up, so that a crop shows where it was cut."""
 
+    num_ids, end_of_text = 50257, 50256
+
     def encode(self, text: str) -> list[int]:
         return list(range(999))
 
