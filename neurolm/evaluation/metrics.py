@@ -3,13 +3,13 @@
 Classes are indices 0..num_classes-1. The released code feeds hard answers to AUROC, which makes it the balanced
 accuracy, and counts an unreadable answer as the last class; here ranks come from the answers' log-likelihoods and
 every window has a predicted class (the reference values of both are in the golden recordings).
+scikit-learn is imported where it is used: a second that many processes would pay for nothing.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 Indices = NDArray[np.integer]
 Floats = NDArray[np.floating]
@@ -46,16 +46,22 @@ def cohen_kappa(confusion: NDArray[np.generic]) -> float:
 def weighted_f1(labels: Indices, predicted: Indices, num_classes: int) -> float:
     """F1 of each class, weighted by how often it occurs."""
     classes = list(range(num_classes))
+    from sklearn.metrics import f1_score
+
     return float(f1_score(labels, predicted, labels=classes, average="weighted", zero_division=0.0))
 
 
 def auroc(is_positive: NDArray[np.bool_], score: Floats) -> float | None:
     """Area under the ROC curve of ``score``; None unless both classes occur."""
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(is_positive, score)) if _has_both(is_positive) else None
 
 
 def auc_pr(is_positive: NDArray[np.bool_], score: Floats) -> float | None:
     """Average precision, the area under the precision-recall curve; None unless both classes occur."""
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(is_positive, score)) if _has_both(is_positive) else None
 
 

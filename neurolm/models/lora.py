@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from neurolm.config import UserError, config
 
@@ -35,6 +34,8 @@ def add_adapters(base: nn.Module, settings: LoraConfig) -> None:
     Raises:
         UserError: ``peft`` is not installed, or no layer has a name in ``target_modules``.
     """
+    from transformers.pytorch_utils import Conv1D
+
     try:
         import peft
     except ImportError as error:
