@@ -118,6 +118,15 @@ def measure(stage: Stage, batch: Batch, repeats: int) -> dict[str, float]:
     return {"seconds_per_step": statistics.median(seconds), "flop": float(counter.get_total_flops())}
 
 
+def profile(stage: Stage, batch: Batch) -> dict[str, float]:
+    """Where the time of a step goes: share of the operations' own time, the ten largest."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step(stage, batch)
+    own = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    largest = sorted(own, key=lambda name: -own[name])[:10]
+    return {name: round(own[name] / sum(own.values()), 4) for name in largest}
+
+
 def matmul_limit(dtype: torch.dtype) -> float:
     """FLOP/s of a large matrix product here and now, the best of five."""
     left, right = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
@@ -141,6 +150,7 @@ def main() -> None:
     parser.add_argument("--tokens", choices=("raw", "cached"), default="raw")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--profile", action="store_true", help="also say where the time of the last shape's step goes")
     options = parser.parse_args()
 
     if options.shape == "mixture":
@@ -181,6 +191,8 @@ def main() -> None:
         "matmul_flop_per_second": limit,
         "share_of_limit": flop / seconds / limit,
     }
+    if options.profile:
+        result["profile"] = profile(stage, batch)
     if options.stage in RELEASED_PADDED and options.size == "b" and options.batch == 2:
         result["released_seconds_per_step"] = RELEASED_PADDED[options.stage]
         result["times_as_fast_as_released"] = RELEASED_PADDED[options.stage] / seconds
