@@ -69,6 +69,8 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; the pipeline says what matters
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A worker that imports torch on a busy machine takes longer than Ray's 60 s; a trial then failed or hung.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     # Two concurrent trials are a dozen small processes: no reason to start them two by two, and to warn of each two.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
