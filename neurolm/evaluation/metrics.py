@@ -45,9 +45,9 @@ def cohen_kappa(confusion: NDArray[np.generic]) -> float:
 
 def weighted_f1(labels: Indices, predicted: Indices, num_classes: int) -> float:
     """F1 of each class, weighted by how often it occurs."""
-    classes = list(range(num_classes))
     from sklearn.metrics import f1_score
 
+    classes = list(range(num_classes))
     return float(f1_score(labels, predicted, labels=classes, average="weighted", zero_division=0.0))
 
 
