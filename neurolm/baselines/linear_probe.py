@@ -25,7 +25,7 @@ from neurolm.evaluation.predictions import Predictions, TaskResult, score
 from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer
 from neurolm.sequences import collate
 from neurolm.text.instructions import TASKS, Task
-from neurolm.training.assembly import load_tokenizer
+from neurolm.training.assembly import known_tasks, load_tokenizer
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse regularisations that are compared by cross-validation over training subjects."""
@@ -102,11 +102,8 @@ def table(results: Mapping[str, TaskResult]) -> str:
 
 
 def _tasks(run: ProbeRun, train: WindowIndex) -> list[Task]:
-    unknown = [name for name in run.tasks or () if name not in TASKS]
-    if unknown:
-        raise UserError(f"tasks: {', '.join(unknown)} not known; known tasks: {', '.join(sorted(TASKS))}")
     if run.tasks is not None:
-        return [TASKS[name] for name in run.tasks]
+        return known_tasks(run.tasks)
     present = set(train.data_set)
     found = [task for task in TASKS.values() if task.data_set in present]
     if not found:
