@@ -51,7 +51,12 @@ class VocabularyHead(nn.Module):
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Sum of cross-entropies of ``hidden @ weight.T``, chunk by chunk, gradients included."""
+    """Sum of cross-entropies of ``hidden @ weight.T``, chunk by chunk.
+
+    A single chunk, as in instruction tuning, keeps the gradient of its logits and leaves the products to the backward
+    pass, which then writes the weights' gradient only once. Several chunks finish their gradients at once, so that no
+    more than one chunk's logits ever exist.
+    """
 
     @staticmethod
     def forward(
@@ -60,43 +65,68 @@ class _LinearCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         with torch.autocast(device, enabled=False):
-            matrix = weight.to(dtype)
-            total = torch.zeros((), device=hidden.device)
-            num_correct = torch.zeros((), device=hidden.device)
-            hidden_gradient = torch.empty_like(hidden) if needs_gradients else None
-            weight_gradient = torch.zeros_like(weight) if needs_gradients and ctx.needs_input_grad[1] else None
-            size = min(max(1, LOGITS_AT_ONCE // len(weight)), len(hidden))
-            room = hidden.new_empty(size, len(weight), dtype=dtype)  # the same memory for every chunk
-            for start in range(0, len(hidden), max(size, 1)):
-                rows, places = hidden[start : start + size].to(dtype), targets[start : start + size, None]
-                logits = torch.mm(rows, matrix.T, out=room[: len(rows)]).float()
-                largest = logits.amax(-1, keepdim=True)
-                picked = logits.gather(1, places)
-                num_correct += (picked >= largest).sum()
-                mean = logits.mean(-1, keepdim=True) if label_smoothing else picked
-                probabilities = logits.sub_(largest).exp_()
-                sums = probabilities.sum(-1, keepdim=True)
-                expected = (1 - label_smoothing) * picked + label_smoothing * mean
-                total += (sums.log() + largest - expected).sum()
-                if hidden_gradient is None:
-                    continue
-                difference = probabilities.div_(sums)  # becomes the gradient of the logits, in place
-                if label_smoothing:
-                    difference.sub_(label_smoothing / len(weight))
-                difference.scatter_add_(1, places, difference.new_full(places.shape, label_smoothing - 1))
-                difference = difference.to(dtype)
-                hidden_gradient[start : start + size] = difference @ matrix
-                if weight_gradient is not None:
-                    _add_product(weight_gradient, difference.T, rows)
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
+            matrix, rows = weight.to(dtype), hidden.to(dtype)
+            size = max(1, LOGITS_AT_ONCE // len(weight))
+            ctx.is_one_chunk = len(hidden) <= size
+            if ctx.is_one_chunk:
+                total, num_correct, difference = _logits_loss(rows @ matrix.T, targets, label_smoothing)
+                if needs_gradients:
+                    ctx.save_for_backward(difference.to(dtype), rows, matrix)
+            else:
+                wanted = needs_gradients, needs_gradients and ctx.needs_input_grad[1]
+                total, num_correct, *gradients = _in_chunks(rows, matrix, targets, label_smoothing, size, wanted)
+                ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(num_correct)
         return total, num_correct
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        scaled = [None if one is None else one.mul_(gradients[0]) for one in (hidden_gradient, weight_gradient)]
-        return (*scaled, None, None, None)
+        if not ctx.is_one_chunk:
+            scaled = [None if one is None else one.mul_(gradients[0]) for one in ctx.saved_tensors]
+            return (*scaled, None, None, None)
+        difference, rows, matrix = ctx.saved_tensors
+        difference = difference * gradients[0].to(difference.dtype)
+        weight_gradient = (difference.T @ rows).float() if ctx.needs_input_grad[1] else None
+        return (difference @ matrix).float(), weight_gradient, None, None, None
+
+
+def _logits_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed loss, number of correct targets, and the gradient of the logits, which takes their place in memory."""
+    logits, places = logits.float(), targets[:, None]
+    largest = logits.amax(-1, keepdim=True)
+    picked = logits.gather(1, places)
+    num_correct = (picked >= largest).sum().float()
+    mean = logits.mean(-1, keepdim=True) if label_smoothing else picked
+    probabilities = logits.sub_(largest).exp_()
+    sums = probabilities.sum(-1, keepdim=True)
+    expected = (1 - label_smoothing) * picked + label_smoothing * mean
+    difference = probabilities.div_(sums)
+    if label_smoothing:
+        difference.sub_(label_smoothing / logits.shape[1])
+    difference.scatter_add_(1, places, difference.new_full(places.shape, label_smoothing - 1))
+    return (sums.log() + largest - expected).sum(), num_correct, difference
+
+
+def _in_chunks(
+    rows: Tensor, matrix: Tensor, targets: Tensor, label_smoothing: float, size: int, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Summed loss, number of correct targets, and those gradients of hidden states and weights that are wanted."""
+    total, num_correct = torch.zeros((), device=rows.device), torch.zeros((), device=rows.device)
+    hidden_gradient = torch.empty_like(rows, dtype=torch.float32) if wanted[0] else None
+    weight_gradient = torch.zeros_like(matrix, dtype=torch.float32) if wanted[1] else None
+    room = rows.new_empty(size, len(matrix))  # the same memory for every chunk
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        logits = torch.mm(part, matrix.T, out=room[: len(part)])
+        loss, correct, difference = _logits_loss(logits, targets[start : start + size], label_smoothing)
+        total += loss
+        num_correct += correct
+        difference = difference.to(rows.dtype)
+        if hidden_gradient is not None:
+            hidden_gradient[start : start + size] = difference @ matrix
+        if weight_gradient is not None:
+            _add_product(weight_gradient, difference.T, part)
+    return total, num_correct, hidden_gradient, weight_gradient
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

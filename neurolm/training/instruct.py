@@ -118,9 +118,11 @@ class InstructStage(Stage):
         num_text = read.shape[1]
         positions = eeg_text_positions(group.time_index, num_text, text_start).expand(len(label), -1)
         hidden = self.model.hidden(embeddings, positions, eeg_text_mask(group.time_index, num_text))
+        # How many there are was counted when the batch was made, so the device need not be asked.
+        places = torch.nonzero_static(is_target.flatten(), size=group.num_answer_targets)[:, 0]
         return AnswerStates(
-            before_targets=hidden[:, -num_text:][is_target],
-            targets=next_ids[is_target],
+            before_targets=hidden[:, -num_text:].flatten(0, 1)[places],
+            targets=next_ids.flatten()[places],
             pooled=hidden[:, :-num_text].mean(1),
             first_answer=ids[:, texts.num_prompt],
         )
