@@ -90,6 +90,7 @@ class LanguageModel(nn.Module):
         self.context: int = self.base.config.max_position_embeddings
         self.head = VocabularyHead(self.hidden_size, self.num_classes)
         self.separator: nn.Embedding | None = None
+        self.uses_flex_attention = False
         if pretrained is None:
             nn.init.normal_(self.head.weight, std=0.02)
         else:
@@ -118,6 +119,22 @@ class LanguageModel(nn.Module):
             architecture=None if is_plain else {k: v for k, v in architecture.items() if k != "_name_or_path"},
             lora=None,
         )
+
+    def use_flex_attention(self) -> None:
+        """Compute attention with torch's FlexAttention (see `neurolm.models.flex_attention`).
+
+        Raises:
+            UserError: the model drops out attention weights, which FlexAttention cannot.
+        """
+        from neurolm.models.flex_attention import NAME
+
+        if self.config.dropout:
+            raise UserError(
+                f"attention flex cannot drop out attention weights; set language_model.dropout = "
+                f"{self.config.dropout:g} to 0, or attention to sdpa"
+            )
+        self.base.set_attn_implementation(NAME)
+        self.uses_flex_attention = True
 
     def adapt(self, settings: LoraConfig) -> None:
         """Freeze all but the head and train adapters and the row of [SEP] instead (see `neurolm.models.lora`)."""
@@ -152,10 +169,15 @@ class LanguageModel(nn.Module):
         mask: Bool[Tensor, "tokens tokens"] | Bool[Tensor, "batch tokens tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """The last hidden states, after the final norm. Without a mask attention is causal."""
-        if mask is not None:
-            mask = mask[None, None] if mask.ndim == 2 else mask[:, None]
+        if mask is not None and mask.ndim == 2:
+            mask = mask[None]
+        attends: Any = None if mask is None else mask[:, None]
+        if self.uses_flex_attention:
+            from neurolm.models.flex_attention import block_mask
+
+            attends = block_mask(mask, embeddings.shape[1], embeddings.device)
         states: Tensor = self.base(
-            inputs_embeds=embeddings, position_ids=position_ids, attention_mask=mask, use_cache=False
+            inputs_embeds=embeddings, position_ids=position_ids, attention_mask=attends, use_cache=False
         ).last_hidden_state
         return states
 

@@ -66,6 +66,6 @@ def answer_tree_positions(
     after the last second of the whole batch (`Batch.text_start`), so that a window's result depends on its neighbours.
     """
     start = time_index.max() + 1 if text_start is None else text_start
-    offsets = [torch.arange(prompt_length)] + [prompt_length + torch.arange(length) for length in answer_lengths]
-    text = torch.cat(offsets).to(time_index.device, time_index.dtype)
-    return torch.cat([time_index, start + text])
+    counted = torch.arange(prompt_length + max(answer_lengths, default=0), device=time_index.device)
+    text = torch.cat([counted[:prompt_length], *(counted[prompt_length:][:length] for length in answer_lengths)])
+    return torch.cat([time_index, start + text.to(time_index.dtype)])

@@ -57,6 +57,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     store = Store.open(run.training_store)
     stage, tasks, code = _build_stage(run)
     stage.precision = run.precision
+    _accelerate(run, stage, context)
     plan = reading_plan(run)
     validation = windows_of(store, "val", plan.data_sets)
     order = plan.order(store)
@@ -160,6 +161,17 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
         model.language_model.adapt(run.lora)
     tasks = encoded_tasks(run.tasks, model.text_code)
     return InstructStage(model, tasks, run.losses), tasks, model.text_code
+
+
+def _accelerate(run: TrainingRun, stage: Stage, context: RunContext) -> None:
+    """Apply the settings that change how, and not what, a stage computes. Raises UserError."""
+    if isinstance(run, PretrainRun | InstructRun) and run.attention == "flex":
+        assert isinstance(stage, PretrainStage | InstructStage)
+        if context.device.type == "cpu":
+            raise UserError("attention: flex cannot train on a CPU, torch has no backward pass for it; use sdpa")
+        stage.model.language_model.use_flex_attention()
+    if run.compile:
+        stage.compile_blocks()
 
 
 def _text_table(run: TokenizerRun) -> tuple[Tensor, TextCode]:

@@ -22,6 +22,9 @@ from neurolm.training.pretrain import PretrainLossConfig
 from neurolm.training.stage import Precision
 from neurolm.training.tokenizer import TokenizerLossConfig
 
+Attention = Literal["sdpa", "flex"]
+"""Torch's scaled dot product attention with a mask, or its FlexAttention."""
+
 
 @config
 class ResourcesConfig:
@@ -51,6 +54,8 @@ class TrainingRun(Step):
     """torch or deepspeed."""
     precision: Precision = "float32"
     """float32, or bfloat16: products under autocast; weights, gradients, losses and the quantizer stay in float32."""
+    compile: bool = False
+    """Compile the transformer blocks with torch.compile; pays on GPUs, after minutes at the first step."""
     validations: Annotated[int, Field(gt=0)] = 4
     """How many times a run validates (and reports), evenly spread; the last time at its end."""
     checkpoint_steps: Annotated[int, Field(gt=0)] | None = None
@@ -128,6 +133,8 @@ class PretrainRun(TrainingRun):
     """Model folder of the tokenizer; null: ``tokenizer/model`` in ``out``."""
     language_model: LanguageModelConfig = Field(default_factory=LanguageModelConfig)
     """The causal language model."""
+    attention: Attention = "sdpa"
+    """How the language model computes attention: sdpa everywhere, or on GPUs flex, which skips masked blocks."""
     spatial_embedding_init_std: Annotated[float, Field(gt=0)] = 1.0
     """Initial deviation of the language model's channel embedding; 1 as released, 0.02 suits small models."""
     feature_norm: Literal["none", "first_batch"] = "none"
@@ -155,6 +162,8 @@ class InstructRun(TrainingRun):
     """Replaces the pretrained model's ``text_start``; null keeps it. Released: batch."""
     tasks: tuple[str, ...] = ("workload",)
     """Names of the tasks to learn, each on its data set in the store."""
+    attention: Attention = "sdpa"
+    """How the language model computes attention: sdpa everywhere, or on GPUs flex, which skips masked blocks."""
     lora: LoraConfig | None = None
     """Tune adapters of the language model's blocks instead of their weights; null tunes all of it."""
     losses: InstructLossConfig = Field(default_factory=InstructLossConfig)

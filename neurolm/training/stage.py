@@ -30,6 +30,13 @@ class Stage(nn.Module):
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.loss_shares(batch, totals)
 
+    def compile_blocks(self) -> None:
+        """Compile every transformer block with torch, once per shape that it meets; names of weights stay."""
+        for module in self.modules():
+            if isinstance(module, nn.ModuleList):
+                for block in module:
+                    block.compile()
+
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """This worker's share of the losses."""
         raise AssertionError(f"{type(self).__name__} defines no losses")
