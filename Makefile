@@ -1,4 +1,4 @@
-# make demo            everything on synthetic recordings, six to eight minutes after the install
+# make demo            everything on synthetic recordings, in less than ten minutes
 # make demo DATA=DIR   the Workload pipeline on PhysioNet's eegmat recordings in DIR
 # make test            tests;   make test-all   also those marked kill, equivalence and slow
 # make check           lint, types, layers
