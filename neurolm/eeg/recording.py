@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 
 from neurolm.config import UserError
 from neurolm.eeg.channels import UnknownChannelError, canonical_name
+from neurolm.eeg.scratch import ScratchArray, fits_memory, release
 
 logger = logging.getLogger(__name__)
 
 MICROVOLT_PER_VOLT = 1e6
 AMPLITUDE_RANGE_UV = (0.1, 2000.0)
 """Where the typical amplitude (see `typical_amplitude_uv`) of any EEG lies; outside, the unit is wrong."""
+PIECE_BYTES = 64 * 2**20
+"""Signal bytes that are read at once of a recording too long for memory."""
 
 _TRUNCATED = "Number of records from the header does not match the file size"
+_MIXED_RATES = "Loading an EDF with mixed sampling frequencies"
 _UNDERSTOOD = tuple(
     re.compile(pattern)
     for pattern in (
@@ -54,7 +58,7 @@ class Recording:
     """One continuous file of one subject."""
 
     signal: NDArray[np.floating[Any]]
-    """[channels times], µV."""
+    """[channels times], µV; a day of many channels lies on disk (`scratch.ScratchArray`) and reads like any array."""
     sampling_rate_hz: float
     channels: tuple[str, ...]
     """Canonical names (`channels.CHANNELS`), one per row of the signal."""
@@ -87,9 +91,9 @@ def read_recording(path: str | Path, picks: Sequence[str] | None = None) -> Reco
     channels = tuple(_canonical(path, name) for name in names)
     _refuse_doubled(path, names, channels)
     _check_dimensions(path, raw, names)
-    signal = _signal(path, raw, names) * MICROVOLT_PER_VOLT
-    if signal.shape[1] == 0:
+    if raw.n_times == 0:
         raise RecordingError(f"{path}: the file holds no signal")
+    signal = _signal(path, raw, names)
     _check_amplitude(path, signal, float(raw.info["sfreq"]))
     return Recording(
         signal=signal,
@@ -114,8 +118,8 @@ def typical_amplitude_uv(signal: NDArray[np.floating[Any]], sampling_rate_hz: fl
     num_blocks = signal.shape[1] // block
     if num_blocks == 0:
         return None
-    blocks = signal[:, : num_blocks * block].reshape(len(signal), num_blocks, block)
-    spread = np.median(blocks.std(axis=2), axis=1)
+    spread = np.array([np.median(row[: num_blocks * block].reshape(num_blocks, block).std(axis=1)) for row in signal])
+    release(signal)
     spread = spread[np.isfinite(spread) & (spread > 0)]
     return float(np.median(spread)) if len(spread) else None
 
@@ -154,15 +158,35 @@ def _without_printed_warnings() -> Iterator[None]:
 
 
 def _signal(path: Path, raw: Any, names: list[str]) -> NDArray[np.float64]:
+    """The channels in µV, read at once, or piece by piece onto the disk where they would not fit into memory."""
+    if not fits_memory(len(names), raw.n_times, np.float64):
+        with contextlib.suppress(_Inseparable):
+            array = ScratchArray(len(names), raw.n_times, np.float64)
+            step = max(1, PIECE_BYTES // (8 * len(names)))
+            for start in range(0, raw.n_times, step):
+                array.write(0, start, _read(path, raw, names, start, min(start + step, raw.n_times)))
+            return array.array()
+    return _read(path, raw, names, 0, raw.n_times)
+
+
+class _Inseparable(Exception):
+    """The pieces of a recording are not what they are in the whole."""
+
+
+def _read(path: Path, raw: Any, names: list[str], start: int, stop: int) -> NDArray[np.float64]:
     with warnings.catch_warnings():
         # Channels at other rates than ours are resampled by MNE while reading; EEG channels share one rate.
-        warnings.filterwarnings("ignore", message="Loading an EDF with mixed sampling frequencies")
+        is_piece = stop - start < raw.n_times
+        warnings.filterwarnings("error" if is_piece else "ignore", message=_MIXED_RATES)
         try:
-            signal: NDArray[np.float64] = raw.get_data(picks=names, verbose="WARNING")
+            signal: NDArray[np.float64] = raw.get_data(picks=names, start=start, stop=stop, verbose="WARNING")
         except MemoryError:
             raise
         except Exception as error:  # as in _open
+            if str(error).startswith(_MIXED_RATES):
+                raise _Inseparable from error
             raise RecordingError(f"{path}: the signal cannot be read ({_first_line(error)})") from error
+    signal *= MICROVOLT_PER_VOLT
     return signal
 
 

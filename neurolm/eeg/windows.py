@@ -37,7 +37,8 @@ def cut(
 ) -> list[Window]:
     """All windows of ``duration_s`` every ``stride_s`` that lie wholly between ``start_s`` and ``stop_s``.
 
-    A rest shorter than a window at the end is not used. ``stop_s`` None is the recording's end.
+    Windows are views of a float32 recording: those of a day cost no memory until they are read. A rest shorter than a
+    window at the end is not used. ``stop_s`` None is the recording's end.
     """
     rate = recording.sampling_rate_hz
     num_times, stride = round(duration_s * rate), round(stride_s * rate)
@@ -50,7 +51,7 @@ def cut(
     indices = tuple(channel_index(name) for name in recording.channels)
     return [
         Window(
-            signal=np.ascontiguousarray(recording.signal[:, begin : begin + num_times], dtype=np.float32),
+            signal=np.asarray(recording.signal[:, begin : begin + num_times], dtype=np.float32),
             channel_indices=indices,
             start_s=begin / rate,
             label=label,

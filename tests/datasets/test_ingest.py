@@ -203,7 +203,7 @@ def test_plan_digest_follows_the_length_of_pretraining_windows(tmp_path: Path) -
 
 
 def test_large_recordings_are_spread_over_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neurolm.datasets.ingest.SHARD_SOURCE_BYTES", 15)
+    monkeypatch.setattr("neurolm.datasets.plan.SHARD_SOURCE_BYTES", 15)
     config = DataConfig(root=folder, split=build(DataConfig, {"split": {"counts": [2, 1, 0]}}, "test").split)
     plans = plan_downstream(config, folder / "store")
     assert [(plan.path.name, len(plan.sources)) for plan in plans] == [

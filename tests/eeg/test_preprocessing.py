@@ -52,6 +52,15 @@ def test_same_numbers_as_mne_in_the_papers_order(test_data: Path) -> None:
     np.testing.assert_allclose(result.signal, expected, atol=1e-4)
 
 
+def test_every_value_is_that_of_mnes_own_methods(test_data: Path) -> None:
+    recording = read_recording(test_data / "eegmat" / "Subject07_2.edf")
+    raw = mne.io.RawArray(
+        recording.signal.copy(), mne.create_info(len(recording.channels), 500.0, "eeg"), verbose="ERROR"
+    )
+    raw.filter(0.1, 75.0, verbose="ERROR").notch_filter(50.0, verbose="ERROR").resample(200, verbose="ERROR")
+    np.testing.assert_array_equal(preprocess(recording, CONFIG, mains_hz=50).signal, raw.get_data().astype(np.float32))
+
+
 @pytest.mark.parametrize("rate_hz", [100, 128])
 def test_slow_recording_has_no_low_pass_and_comes_out_at_200_hz(rate_hz: float) -> None:
     result = preprocess(tones(rate_hz, 20, [10]), CONFIG, mains_hz=60)
@@ -61,6 +70,16 @@ def test_slow_recording_has_no_low_pass_and_comes_out_at_200_hz(rate_hz: float) 
 
 def test_recording_shorter_than_the_filter_is_filtered_without_noise() -> None:
     assert preprocess(tones(500, 3, [10]), CONFIG, mains_hz=50).signal.shape == (1, 600)
+
+
+def test_channels_a_few_at_a_time_and_on_disk_give_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    recording = Recording(rng.normal(0, 20, (5, 10_007)), 250, ("CZ", "PZ", "OZ", "FZ", "C3"))
+    whole = preprocess(recording, CONFIG, mains_hz=50).signal
+    for group_bytes in (1, 2 * 8 * 10_007):
+        monkeypatch.setattr("neurolm.eeg.preprocessing.GROUP_BYTES", group_bytes)
+        monkeypatch.setattr("neurolm.eeg.scratch.WHOLE_BYTES", 1000)
+        np.testing.assert_array_equal(preprocess(recording, CONFIG, mains_hz=50).signal, whole)
 
 
 def test_input_is_not_changed() -> None:

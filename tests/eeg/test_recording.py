@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from neurolm.eeg.recording import Recording, RecordingError, read_recording, typical_amplitude_uv
+from neurolm.eeg.scratch import on_disk
 from tests.eeg.edf import write_edf
 
 
@@ -142,3 +143,28 @@ def test_not_an_edf(tmp_path: Path) -> None:
 
 def test_recording_knows_its_duration() -> None:
     assert Recording(np.zeros((1, 500)), 250.0, ("CZ",)).duration_s == 2
+
+
+def test_a_recording_too_long_for_memory_is_read_in_pieces_into_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_edf(tmp_path / "a.edf", ["Fp1", "O2", "Cz"], duration_s=20)
+    whole = read_recording(path)
+    monkeypatch.setattr("neurolm.eeg.scratch.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("neurolm.eeg.recording.PIECE_BYTES", 50_000)
+    pieces = read_recording(path)
+    np.testing.assert_array_equal(pieces.signal, whole.signal)
+    assert on_disk(pieces.signal)
+    assert not on_disk(whole.signal)
+
+
+def test_channels_that_mne_resamples_are_never_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = [
+        edfio.EdfSignal(np.random.default_rng(0).normal(0, 10, 20 * rate), rate, label=name, physical_dimension="uV")
+        for name, rate in (("Fp1", 100), ("O2", 200))
+    ]
+    edfio.Edf(signals).write(tmp_path / "mixed.edf")
+    whole = read_recording(tmp_path / "mixed.edf")
+    monkeypatch.setattr("neurolm.eeg.scratch.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("neurolm.eeg.recording.PIECE_BYTES", 5000)
+    np.testing.assert_array_equal(read_recording(tmp_path / "mixed.edf").signal, whole.signal)

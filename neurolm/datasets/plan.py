@@ -1,0 +1,114 @@
+"""The plan of a store: which recordings go to which shard, a function of the files and settings alone."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from neurolm.config import ConfigError, digest
+from neurolm.datasets import LAYOUTS
+from neurolm.datasets.data_config import DataConfig
+from neurolm.datasets.dataset import EEGDataset, SourceFile
+from neurolm.datasets.splits import split_subjects
+from neurolm.eeg.preprocessing import PreprocessingConfig
+from neurolm.eeg.privacy import keyed_id, load_key
+
+SHARD_SOURCE_BYTES = 32 * 2**20
+"""Recordings are collected into one shard until their files reach this size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """Everything that writing one shard needs, on any node."""
+
+    path: Path
+    split: str
+    data_set: str
+    layout: EEGDataset
+    sources: tuple[SourceFile, ...]
+    preprocessing: PreprocessingConfig
+    key: bytes
+
+    def recording_id(self, source: SourceFile) -> str:
+        """The recording's keyed id."""
+        return keyed_id(self.key, "recording", f"{self.layout.name}/{source.recording}")
+
+    def subject_id(self, source: SourceFile) -> str:
+        """The subject's keyed id."""
+        return keyed_id(self.key, "subject", f"{self.layout.name}/{source.subject}")
+
+
+def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
+    """Shards of the labelled data sets below ``data.root``, split by subject. Raises UserError."""
+    if config.root is None:
+        raise ConfigError("data.root is not set; give the folder of your recordings: data.root=DIR")
+    plans = []
+    for name, data_set in config.sets.items():
+        layout = layout_named(data_set.layout)
+        sources = layout.find(config.root / data_set.folder)
+        splits = split_subjects({source.subject for source in sources}, config.split, layout.paper_counts)
+        plans += _plan_set(name, layout, sources, splits, config, store)
+    return plans
+
+
+def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:
+    """Shards of unlabelled windows below ``data.pretraining_root``; every tenth subject validates."""
+    if config.pretraining_root is None:
+        raise ConfigError("data.pretraining_root is not set")
+    layout = dataclasses.replace(layout_named("motor_imagery"), window_s=config.pretraining_window_s)  # type: ignore[call-arg]
+    sources = layout.find(config.pretraining_root)
+    subjects = sorted({source.subject for source in sources})
+    if len(subjects) < 2:
+        raise ConfigError(f"{config.pretraining_root}: found 1 subject; pre-training needs 2 or more (one validates)")
+    splits = {subject: "val" if place % 10 == 1 else "train" for place, subject in enumerate(subjects)}
+    return _plan_set("motor_imagery", layout, sources, splits, config, store)
+
+
+def layout_named(name: str) -> EEGDataset:
+    """The data set whose published layout has this name. Raises ConfigError."""
+    if name not in LAYOUTS:
+        raise ConfigError(f"data.sets: layout {name!r} is not known; known layouts: {', '.join(sorted(LAYOUTS))}")
+    return LAYOUTS[name]
+
+
+def plan_digest(plans: Sequence[ShardPlan]) -> str:
+    """Changes when a file, a split or a setting of preprocessing or windows changes; then a store is written again."""
+    files = [
+        [plan.path.name, source.recording, source.path.stat().st_size, source.path.stat().st_mtime_ns]
+        for plan in plans
+        for source in plan.sources
+    ]
+    layouts = sorted({repr(plan.layout) for plan in plans})
+    preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
+    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing})
+
+
+def _plan_set(
+    name: str,
+    layout: EEGDataset,
+    sources: Sequence[SourceFile],
+    splits: dict[str, Any],
+    config: DataConfig,
+    store: Path,
+) -> list[ShardPlan]:
+    key = load_key(config.privacy.key_file)
+    plans = []
+    for split in ("train", "val", "test"):
+        members = [source for source in sources if splits[source.subject] == split]
+        for number, shard in enumerate(_by_size(members)):
+            path = store / f"{split}-{name}-{number:05d}.parquet"
+            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))
+    return plans
+
+
+def _by_size(sources: Sequence[SourceFile]) -> Iterable[list[SourceFile]]:
+    shard: list[SourceFile] = []
+    size = 0
+    for source in sources:
+        shard.append(source)
+        size += source.path.stat().st_size
+        if size >= SHARD_SOURCE_BYTES:
+            yield shard
+            shard, size = [], 0
+    if shard:
+        yield shard
