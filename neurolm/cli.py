@@ -78,8 +78,10 @@ def _train(options: argparse.Namespace) -> None:
 def _probe(options: argparse.Namespace) -> None:
     from neurolm.baselines.linear_probe import ProbeRun, probe, table
 
-    results = probe(load(ProbeRun, options.config, parse_overrides(options.overrides)))
-    print(json.dumps({name: result.as_dict() for name, result in results.items()}) if options.json else table(results))
+    run = load(ProbeRun, options.config, parse_overrides(options.overrides))
+    results = probe(run)
+    plain = {name: result.as_dict() for name, result in results.items()}
+    print(json.dumps(plain) if options.json else table(run, results))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -15,7 +15,8 @@ from neurolm.eeg.recording import RecordingError
 from neurolm.eeg.shards import StoredWindow
 from neurolm.eeg.windows import cut, unusable
 from neurolm.evaluation.predicting import predict_windows
-from neurolm.training.assembly import encoded_tasks, load_neurolm
+from neurolm.training.assembly import load_neurolm
+from neurolm.training.tasks import tasks_of_model
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def predict_recording(
         raise UserError(f"{model_folder}: knows {len(names)} tasks; choose one with --task: {', '.join(names)}")
     if task_name is not None and task_name not in names:
         raise UserError(f"{model_folder}: has no task {task_name!r}; it knows {', '.join(names)}")
-    task = encoded_tasks([task_name or names[0]], model.text_code)[task_name or names[0]]
+    task = tasks_of_model(values, [task_name or names[0]], model.text_code)[task_name or names[0]]
     layout = layout_named(values["layouts"][task.task.data_set])
     source = SourceFile(path, path.name, "unknown")
     settings = build(PreprocessingConfig, values["preprocessing"], source=str(model_folder))

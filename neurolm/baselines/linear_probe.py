@@ -24,8 +24,8 @@ from neurolm.eeg.shards import Store, WindowIndex
 from neurolm.evaluation.predictions import Predictions, TaskResult, score
 from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer
 from neurolm.sequences import collate
-from neurolm.text.instructions import TASKS, Task
-from neurolm.training.assembly import known_tasks, load_tokenizer
+from neurolm.text.instructions import TASKS, Task, chosen_tasks
+from neurolm.training.assembly import load_tokenizer
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse regularisations that are compared by cross-validation over training subjects."""
@@ -40,6 +40,8 @@ class ProbeRun(Step):
     """Model folder of the tokenizer; null: ``tokenizer/model`` in ``out``."""
     tasks: tuple[str, ...] | None = None
     """Tasks to probe; null: every known task whose data set is in the store."""
+    own_tasks: dict[str, Task] = Field(default_factory=dict)
+    """Tasks of your own by name, as in stage 3."""
     batch_size: Annotated[int, Field(gt=0)] = 64
     """Windows in one forward pass."""
 
@@ -88,12 +90,13 @@ def window_features(
     return means.reshape(len(rows), -1)
 
 
-def table(results: Mapping[str, TaskResult]) -> str:
+def table(run: ProbeRun, results: Mapping[str, TaskResult]) -> str:
     """Rows for a terminal."""
     lines = [f"{'task':<16}{'balanced':>10}{'AUROC':>8}{'chance':>8}{'windows':>9}{'subjects':>10}   (validation)"]
+    tasks = {task.name: task for task in chosen_tasks(results, run.own_tasks)}
     for name, result in results.items():
         area = "-" if result.auroc is None else f"{result.auroc:.3f}"
-        chance = 1 / len(TASKS[name].answers)
+        chance = 1 / len(tasks[name].answers)
         lines.append(
             f"{name:<16}{result.balanced_accuracy:>10.3f}{area:>8}{chance:>8.3f}{result.num_windows:>9}"
             f"{result.num_subjects:>10}"
@@ -103,9 +106,9 @@ def table(results: Mapping[str, TaskResult]) -> str:
 
 def _tasks(run: ProbeRun, train: WindowIndex) -> list[Task]:
     if run.tasks is not None:
-        return known_tasks(run.tasks)
+        return chosen_tasks(run.tasks, run.own_tasks)
     present = set(train.data_set)
-    found = [task for task in TASKS.values() if task.data_set in present]
+    found = [task for task in chosen_tasks((*TASKS, *run.own_tasks), run.own_tasks) if task.data_set in present]
     if not found:
         raise UserError(f"{run.store}: no task asks about its data sets ({', '.join(sorted(present))})")
     return found

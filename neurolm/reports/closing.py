@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from neurolm.reports.sweep import SweepRecord, write_report
-from neurolm.text.instructions import TASKS
+from neurolm.text.instructions import chosen_tasks
+from neurolm.training.tasks import own_tasks_of_model
 
 
 def write_sweep_report(out: Path) -> Path | None:
@@ -31,7 +32,9 @@ def classes_of(out: Path) -> dict[str, int]:
     """How many classes each evaluated task has, for its chance level."""
     results = out / "results.json"
     names = json.loads(results.read_text())["tasks"] if results.is_file() else []
-    return {name: len(TASKS[name].answers) for name in names}
+    model = out / "instruct" / "model" / "config.yaml"
+    own_tasks = own_tasks_of_model(yaml.safe_load(model.read_text())) if model.is_file() else {}
+    return {task.name: len(task.answers) for task in chosen_tasks(names, own_tasks)}
 
 
 def closing_words(out: Path, report: Path | None, seconds: float) -> str:

@@ -14,7 +14,8 @@ from neurolm.eeg.shards import Store, open_test_split
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import score
 from neurolm.reports.results import git_commit, write_results
-from neurolm.training.assembly import encoded_tasks, load_neurolm
+from neurolm.training.assembly import load_neurolm
+from neurolm.training.tasks import tasks_of_model
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         raise UserError(
             f"{run.model_folder}: a model of stage {values['trained']['stage']}, tuned on no task; run stage 3"
         )
-    tasks = encoded_tasks(names, model.text_code)
+    tasks = tasks_of_model(values, names, model.text_code)
     digest = Store.open(run.store).digest
     if digest != values["trained"]["data_digest"]:
         logger.warning(

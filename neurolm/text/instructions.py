@@ -5,8 +5,10 @@ A plain task asks ``Question: ... Answer:`` and is answered by a word (`` Yes``)
 ends one in the model's text code (GPT-2, as released: a lone space and the end of the text); all of it carries loss.
 """
 
+import difflib
 import string
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -22,8 +24,8 @@ class TaskError(UserError):
 class Task:
     """One question asked of every window of one data set."""
 
-    name: str
-    """Key of the task in configs and results."""
+    name: str = ""
+    """Key of the task in configs and results; a task of your own has it from its place in ``own_tasks``."""
     data_set: str
     """Name of the data set whose windows are asked."""
     question: str
@@ -215,3 +217,24 @@ TASKS: dict[str, Task] = {
     )
 }
 """The six tasks of the paper's Table 5 and the two of the demo, by name."""
+
+
+def chosen_tasks(names: Iterable[str], own_tasks: Mapping[str, Task]) -> list[Task]:
+    """Tasks by name: a user's own, or those above.
+
+    Raises:
+        TaskError: nobody defined a task of this name, or the user's own would hide one of the paper's.
+    """
+    if hidden := sorted(set(own_tasks) & set(TASKS)):
+        raise TaskError(
+            f"own_tasks: {', '.join(hidden)} is defined by neurolm, and results go by name; choose another name"
+        )
+    known = TASKS | {name: replace(task, name=name) for name, task in own_tasks.items()}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise TaskError(
+                f"tasks: {name} not known{f', did you mean {near[0]}?' if near else ''}; known tasks: "
+                f"{', '.join(sorted(known))}. Define others under own_tasks"
+            )
+    return [known[name] for name in names]

@@ -1,6 +1,6 @@
 """Builds what a run needs from its config: stage, windows, order, validation and the model folder at the end."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from neurolm.sequences import Batch, collate
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.code import TextCode
 from neurolm.text.corpus import TextCorpus
-from neurolm.text.instructions import TASKS, EncodedTask, Task, encode_task
+from neurolm.text.instructions import EncodedTask, chosen_tasks
 from neurolm.text.own_code import own_code
 from neurolm.training.batches import Batcher
 from neurolm.training.checkpoint import load_model, save_model
@@ -32,6 +32,7 @@ from neurolm.training.loop import Schedule, sum_over_workers
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
 from neurolm.training.stage import Stage
+from neurolm.training.tasks import encoded_tasks, refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
 
 TEXT_CODE = "text_code.json"
@@ -60,6 +61,9 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     _accelerate(run, stage, context)
     plan = reading_plan(run)
     validation = windows_of(store, "val", plan.data_sets)
+    if isinstance(stage, InstructStage):
+        for index in (windows_of(store, "train", plan.data_sets), validation):
+            refuse_unanswerable(index, tasks, stage.model.context)
     order = plan.order(store)
     if isinstance(stage, TokenizerStage):
         # Before any engine takes the parameters over; every worker reads the same first batch.
@@ -94,7 +98,7 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
     """Which windows a run trains on and in which order."""
     data_sets = None
     if isinstance(run, InstructRun):
-        data_sets = tuple(sorted({task.data_set for task in known_tasks(run.tasks)}))
+        data_sets = tuple(sorted({task.data_set for task in chosen_tasks(run.tasks, run.own_tasks)}))
     return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed)
 
 
@@ -124,19 +128,6 @@ def load_neurolm(folder: Path, settings: Mapping[str, Any] | None = None) -> tup
     return model.eval(), saved.values
 
 
-def known_tasks(names: Iterable[str]) -> list[Task]:
-    """Tasks by name. Raises UserError for a task that nobody defined."""
-    unknown = [name for name in names if name not in TASKS]
-    if unknown:
-        raise UserError(f"tasks: {', '.join(unknown)} not known; known tasks: {', '.join(sorted(TASKS))}")
-    return [TASKS[name] for name in names]
-
-
-def encoded_tasks(names: Iterable[str], code: TextCode) -> dict[str, EncodedTask]:
-    """Tasks by name, in the ids of a model's text code. Raises UserError for a task that nobody defined."""
-    return {task.name: encode_task(task, code) for task in known_tasks(names)}
-
-
 def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextCode]:
     """The stage, the tasks that it asks, and how its text is written."""
     if isinstance(run, TokenizerRun):
@@ -155,11 +146,11 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
         model.load_tokenizer(tokenizer.state_dict())
         return PretrainStage(model, run.losses), {}, model.text_code
     assert isinstance(run, InstructRun)
-    known_tasks(run.tasks)  # before a large model is read
+    chosen_tasks(run.tasks, run.own_tasks)  # before a large model is read
     model, _ = load_neurolm(run.pretrained_folder, run.switches)
     if run.lora is not None:
         model.language_model.adapt(run.lora)
-    tasks = encoded_tasks(run.tasks, model.text_code)
+    tasks = encoded_tasks(run.tasks, run.own_tasks, model.text_code)
     return InstructStage(model, tasks, run.losses), tasks, model.text_code
 
 
@@ -310,6 +301,9 @@ def _export(
         "model": as_dict(model.standalone_config() if isinstance(model, NeuroLM) else model.config),
         "preprocessing": store.manifest.preprocessing,
         "tasks": list(run.tasks) if isinstance(run, InstructRun) else [],
+        "own_tasks": {name: as_dict(run.own_tasks[name]) for name in run.tasks if name in run.own_tasks}
+        if isinstance(run, InstructRun)
+        else {},
         "layouts": {name: data_set.layout for name, data_set in run.data.sets.items()},
         "trained": {
             "stage": run.stage_name,

@@ -13,6 +13,7 @@ from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.lora import LoraConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.text.corpus import CorpusConfig
+from neurolm.text.instructions import Task
 from neurolm.tracking import TrackingConfig
 from neurolm.training.batches import BatchConfig
 from neurolm.training.engine import EngineConfig, TorchEngineConfig
@@ -162,6 +163,8 @@ class InstructRun(TrainingRun):
     """Replaces the pretrained model's ``text_start``; null keeps it. Released: batch."""
     tasks: tuple[str, ...] = ("workload",)
     """Names of the tasks to learn, each on its data set in the store."""
+    own_tasks: dict[str, Task] = Field(default_factory=dict)
+    """Tasks of your own by name, for ``tasks`` to choose from beside those that neurolm defines."""
     attention: Attention = "sdpa"
     """How the language model computes attention: sdpa everywhere, or on GPUs flex, which skips masked blocks."""
     lora: LoraConfig | None = None

@@ -13,9 +13,10 @@ from neurolm.config import build
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import TASKS
 from neurolm.tracking import read_curves
-from neurolm.training.assembly import encoded_tasks, load_neurolm
+from neurolm.training.assembly import load_neurolm
 from neurolm.training.checkpoint import ModelFolderError, load_model
 from neurolm.training.runs import STAGES
+from neurolm.training.tasks import encoded_tasks
 from neurolm.training.worker import train_locally
 from tests.llama import write_llama
 from tests.tiny import write_tiny_store
@@ -71,7 +72,7 @@ def test_a_model_of_another_family_goes_through_all_stages(
     model, values = load_neurolm(out / "instruct" / "model")
     assert model.text_code.num_ids == 300 and values["model"]["language_model"]["name_or_path"] is None
     assert not [name for name in model.state_dict() if "lora" in name or "separator" in name]
-    task = encoded_tasks(["workload"], model.text_code)["workload"]
+    task = encoded_tasks(["workload"], {}, model.text_code)["workload"]
     assert model.text_code.decode(task.prompt_ids[1:]) == TASKS["workload"].prompt
     # What pre-training froze is as it came; what it learnt went into the weights that it exports.
     before, after = (load_model(out / stage / "model", "neurolm").tensors for stage in ("pretrain", "instruct"))
