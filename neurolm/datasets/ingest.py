@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from neurolm.config import ConfigError, Location, config, digest
-from neurolm.datasets import LAYOUTS
+from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
 from neurolm.datasets.dataset import EEGDataset, SourceFile
+from neurolm.datasets.declaration import Declaration, declared
 from neurolm.datasets.splits import SplitConfig, split_subjects
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.privacy import key_fingerprint, keyed_id, load_key
@@ -37,9 +38,21 @@ class DataSetConfig:
     """One data set below ``data.root``."""
 
     layout: str
-    """Which published layout the folder has: workload, hmc or motor_imagery."""
+    """Which published layout the folder has (workload, hmc, motor_imagery); or folder or bids, which need a
+    ``declaration``."""
     folder: Path = Path(".")
     """Folder of this data set, relative to ``data.root``."""
+    declaration: Annotated[Declaration | None, BeforeValidator(declared)] = None
+    """What the recordings of a folder or BIDS set are: a YAML file, relative to the one that names it."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "DataSetConfig":
+        if (self.layout in DECLARED_LAYOUTS) != (self.declaration is not None):
+            needs = "needs" if self.layout in DECLARED_LAYOUTS else "has no"
+            raise ValueError(f"layout: {self.layout} {needs} `declaration`; those are for layout: folder or bids")
+        if self.declaration is not None and (self.layout == "bids") != (self.declaration.bids is not None):
+            raise ValueError(f"layout: {self.layout}: {self.declaration.file}: bids is for layout: bids alone")
+        return self
 
 
 @config
@@ -138,9 +151,10 @@ def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
         raise ConfigError("data.root is not set; give the folder of your recordings: data.root=DIR")
     plans = []
     for name, data_set in config.sets.items():
-        layout = layout_named(data_set.layout)
+        layout = layout_of(data_set)
         sources = layout.find(config.root / data_set.folder)
-        splits = split_subjects({source.subject for source in sources}, config.split, layout.paper_counts)
+        undivided = {source.subject for source in sources if source.split is None}
+        splits = split_subjects(undivided, config.split, layout.paper_counts) if undivided else {}
         plans += _plan_set(name, layout, sources, splits, config, store)
     return plans
 
@@ -161,8 +175,17 @@ def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:
 def layout_named(name: str) -> EEGDataset:
     """The data set whose published layout has this name. Raises ConfigError."""
     if name not in LAYOUTS:
-        raise ConfigError(f"data.sets: layout {name!r} is not known; known layouts: {', '.join(sorted(LAYOUTS))}")
+        raise ConfigError(
+            f"data.sets: layout {name!r} is not known; known layouts: {', '.join(sorted(LAYOUTS))}; folder, bids"
+        )
     return LAYOUTS[name]
+
+
+def layout_of(data_set: DataSetConfig) -> EEGDataset:
+    """The data set that a config names, or declares. Raises ConfigError."""
+    if data_set.declaration is None:
+        return layout_named(data_set.layout)
+    return DECLARED_LAYOUTS[data_set.layout].of(data_set.declaration)
 
 
 def write_shard(plan: ShardPlan) -> ShardAccount:
@@ -222,7 +245,7 @@ def _plan_set(
     key = load_key(config.privacy.key_file)
     plans = []
     for split in ("train", "val", "test"):
-        members = [source for source in sources if splits[source.subject] == split]
+        members = [source for source in sources if (source.split or splits[source.subject]) == split]
         for number, shard in enumerate(_by_size(members)):
             path = store / f"{split}-{name}-{number:05d}.parquet"
             plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))
@@ -327,9 +350,10 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
 def plan_digest(plans: Sequence[ShardPlan]) -> str:
     """Changes when a file, a split or a setting of preprocessing or windows changes; then a store is written again."""
     files = [
-        [plan.path.name, source.recording, source.path.stat().st_size, source.path.stat().st_mtime_ns]
+        [plan.path.name, source.recording, source.subject, source.label, path.stat().st_size, path.stat().st_mtime_ns]
         for plan in plans
         for source in plan.sources
+        for path in (source.path, *filter(Path.exists, source.beside))
     ]
     layouts = sorted({repr(plan.layout) for plan in plans})
     preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]

@@ -1,11 +1,13 @@
 """The paper's preprocessing: band-pass, notch and resampling of a whole recording, in the released code's order."""
 
 import warnings
+from dataclasses import replace
 
 import mne
 import numpy as np
 
 from neurolm.config import config
+from neurolm.eeg.gaps import MIN_PIECE_S, continuous_pieces
 from neurolm.eeg.recording import Recording, RecordingError
 
 
@@ -27,6 +29,9 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
     Filters are MNE's default zero-phase FIR ("firwin", Hamming) and the resampler MNE's FFT resampler, as in the
     released data makers. A notch at or above the Nyquist frequency has nothing to remove and is left out.
 
+    A recording with gaps or breaks is filtered piece by piece, so that no filter runs across one; what lies between the
+    pieces, and pieces shorter than `MIN_PIECE_S`, are NaN.
+
     Raises:
         RecordingError: the recording is too slow for the band (Nyquist frequency at or below ``low_hz``).
     """
@@ -35,6 +40,9 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
         raise RecordingError(
             f"a sampling rate of {recording.sampling_rate_hz:g} Hz is too low for {config.low_hz:g} Hz"
         )
+    pieces = continuous_pieces(recording.signal, recording.breaks_s, recording.sampling_rate_hz)
+    if pieces != [(0, recording.signal.shape[1])]:
+        return _preprocess_pieces(recording, pieces, config, mains_hz)
     info = mne.create_info(len(recording.channels), recording.sampling_rate_hz, "eeg", verbose="WARNING")
     raw = mne.io.RawArray(np.array(recording.signal, dtype=np.float64), info, verbose="WARNING")
     with warnings.catch_warnings():
@@ -46,10 +54,22 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
             raw.notch_filter(mains_hz, verbose="WARNING")
     if recording.sampling_rate_hz != config.sampling_rate_hz:
         raw.resample(config.sampling_rate_hz, verbose="WARNING")
-    return Recording(
-        signal=raw.get_data(verbose="WARNING").astype(np.float32),
-        sampling_rate_hz=config.sampling_rate_hz,
-        channels=recording.channels,
-        annotations=recording.annotations,
-        left_out=recording.left_out,
-    )
+    signal = raw.get_data(verbose="WARNING").astype(np.float32)
+    return replace(recording, signal=signal, sampling_rate_hz=config.sampling_rate_hz)
+
+
+def _preprocess_pieces(
+    recording: Recording, pieces: list[tuple[int, int]], config: PreprocessingConfig, mains_hz: float | None
+) -> Recording:
+    ratio = config.sampling_rate_hz / recording.sampling_rate_hz
+    num_times = round(recording.signal.shape[1] * ratio)
+    signal = np.full((len(recording.channels), num_times), np.nan, np.float32)
+    for begin, end in pieces:
+        if end - begin < MIN_PIECE_S * recording.sampling_rate_hz:
+            continue
+        piece = replace(recording, signal=recording.signal[:, begin:end], breaks_s=())
+        filtered = preprocess(piece, config, mains_hz).signal
+        first = round(begin * ratio)
+        last = min(first + filtered.shape[1], round(end * ratio))
+        signal[:, first:last] = filtered[:, : last - first]
+    return replace(recording, signal=signal, sampling_rate_hz=config.sampling_rate_hz)

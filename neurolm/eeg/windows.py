@@ -37,7 +37,8 @@ def cut(
 ) -> list[Window]:
     """All windows of ``duration_s`` every ``stride_s`` that lie wholly between ``start_s`` and ``stop_s``.
 
-    A rest shorter than a window at the end is not used. ``stop_s`` None is the recording's end.
+    A rest shorter than a window at the end is not used. ``stop_s`` None is the recording's end. A window across one of
+    the recording's breaks is NaN, and so `unusable`.
     """
     rate = recording.sampling_rate_hz
     num_times, stride = round(duration_s * rate), round(stride_s * rate)
@@ -48,9 +49,16 @@ def cut(
     if first < 0:
         raise ValueError(f"a window cannot begin at {start_s:g} s")
     indices = tuple(channel_index(name) for name in recording.channels)
+    breaks = [round(break_s * rate) for break_s in recording.breaks_s]
+
+    def signal(begin: int) -> NDArray[np.float32]:
+        if any(begin < place < begin + num_times for place in breaks):
+            return np.full((len(indices), num_times), np.nan, np.float32)
+        return np.ascontiguousarray(recording.signal[:, begin : begin + num_times], dtype=np.float32)
+
     return [
         Window(
-            signal=np.ascontiguousarray(recording.signal[:, begin : begin + num_times], dtype=np.float32),
+            signal=signal(begin),
             channel_indices=indices,
             start_s=begin / rate,
             label=label,

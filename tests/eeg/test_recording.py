@@ -4,7 +4,8 @@ import edfio
 import numpy as np
 import pytest
 
-from neurolm.eeg.recording import Recording, RecordingError, read_recording, typical_amplitude_uv
+from neurolm.eeg.amplitude import typical_amplitude_uv
+from neurolm.eeg.recording import Recording, RecordingError, read_recording
 from tests.eeg.edf import write_edf
 
 
