@@ -62,7 +62,8 @@ class BidsDataSet(DeclaredDataSet):
         """As declared, with the names that channels.tsv gives. Raises RecordingError."""
         place = _place(source)
         self._check_mains(source, _sidecar(place, place.datatype or "eeg", ".json"))
-        channels = _sidecar(place, "channels", ".tsv")
+        is_used = self.declaration.bids is None or self.declaration.bids.names == "channels.tsv"
+        channels = _sidecar(place, "channels", ".tsv") if is_used else None
         try:
             names = None if channels is None else column(read_table(channels), "name")
         except TableError as error:

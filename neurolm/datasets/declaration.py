@@ -5,6 +5,7 @@ that every path has (see `Declaration.subject`). ``subject``, ``label`` and ``sp
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from neurolm.config import build, config, read
 from neurolm.datasets.splits import Split
 from neurolm.eeg.arrays import ArrayFormat
-from neurolm.eeg.channels import canonical_name
+from neurolm.eeg.channels import UnknownChannelError, canonical_name, known_name
 
 EVENT = "event"
 """As ``label``: every window is labelled by the event that it is cut around."""
@@ -131,6 +132,8 @@ class BidsConfig:
     """Run labels; 1 and 01 are the same."""
     datatypes: Texts = ("eeg",)
     """Kinds of recordings: eeg, ieeg."""
+    names: Literal["channels.tsv", "file"] = "channels.tsv"
+    """Where the channels' names stand; file: a channels.tsv that does not fit its recording is passed over."""
 
 
 @config
@@ -207,7 +210,7 @@ class Declaration:
 
     def _check_facts(self) -> None:
         if (self.bids is None) != bool(self.files):
-            raise ValueError("give either `files` (globs of the recordings) or `bids` (a BIDS folder)")
+            raise ValueError("files: give either `files` (globs of the recordings) or `bids` (a BIDS folder)")
         if self.path is not None:
             try:
                 re.compile(self.path)
@@ -219,7 +222,7 @@ class Declaration:
     def _check_labels(self) -> None:
         is_by_event = self.label == EVENT
         if (self.label is None) != (not self.labels):
-            raise ValueError("label and labels belong together: which fact, and what its values mean")
+            raise ValueError("labels: label and labels belong together: which fact, and what its values mean")
         if is_by_event and self.windows.around != "events":
             raise ValueError("label: event needs windows.around: events")
         if is_by_event and self.windows.events is not None:
@@ -228,18 +231,23 @@ class Declaration:
             raise ValueError("events is only read with windows.around: events")
 
     def _check_channels(self) -> None:
+        named = self.channels.values() if isinstance(self.channels, dict) else self.channels or ()
         if isinstance(self.channels, dict):
-            for name in self.channels.values():
-                canonical_name(name)
+            _check_names("channels", named)
         if isinstance(self.reference, str):
             return
+        _check_names("reference", self.reference)
         references = {canonical_name(name) for name in self.reference}
-        if isinstance(self.channels, dict):
-            picked = {canonical_name(name) for name in self.channels.values()}
-        else:
-            picked = {name for name in self.channels or () if name in self.reference}
-        if both := sorted((references & picked) | (picked & set(self.reference))):
+        if both := sorted(references & {known_name(name) for name in named}):
             raise ValueError(f"reference: {', '.join(both)} cannot be a channel too: it would be flat")
+
+
+def _check_names(setting: str, names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            canonical_name(name)
+        except UnknownChannelError as error:
+            raise ValueError(f"{setting}: {error}") from None
 
 
 def declared(values: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from neurolm.config import ConfigError, Location, config, digest
+from neurolm.config import ConfigError, Location, as_dict, build, config, digest
 from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
 from neurolm.datasets.dataset import EEGDataset, SourceFile
 from neurolm.datasets.declaration import Declaration, declared
@@ -44,6 +44,13 @@ class DataSetConfig:
     """Folder of this data set, relative to ``data.root``."""
     declaration: Annotated[Declaration | None, BeforeValidator(declared)] = None
     """What the recordings of a folder or BIDS set are: a YAML file, relative to the one that names it."""
+
+    @property
+    def described(self) -> str | dict[str, Any]:
+        """What a model folder keeps, so that `layout_described` finds the layout again: a name or a declaration."""
+        if self.declaration is None:
+            return self.layout
+        return {"layout": self.layout, "declaration": as_dict(self.declaration)}
 
     @model_validator(mode="after")
     def _agree(self) -> "DataSetConfig":
@@ -186,6 +193,12 @@ def layout_of(data_set: DataSetConfig) -> EEGDataset:
     if data_set.declaration is None:
         return layout_named(data_set.layout)
     return DECLARED_LAYOUTS[data_set.layout].of(data_set.declaration)
+
+
+def layout_described(described: str | dict[str, Any], source: str) -> EEGDataset:
+    """The data set that a model folder names or declares (`DataSetConfig.described`). Raises ConfigError."""
+    values = {"layout": described} if isinstance(described, str) else described
+    return layout_of(build(DataSetConfig, values, source))
 
 
 def write_shard(plan: ShardPlan) -> ShardAccount:

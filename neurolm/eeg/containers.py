@@ -5,6 +5,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from neurolm.eeg.amplitude import is_plausible, typical_amplitude_uv
 logger = logging.getLogger(__name__)
 
 _TRUNCATED = "Number of records from the header does not match the file size"
+_BEHIND_THE_END = ("Omitted", "Limited")
 _UNDERSTOOD = tuple(
     re.compile(pattern)
     for pattern in (
@@ -29,6 +31,8 @@ _UNDERSTOOD = tuple(
     )
 )
 _NEUROSCAN = b"Version 3"
+_ANNOTATION_LIST = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15([\d.]*))?\x14((?:[^\x00\x14]*\x14)*)\x00")
+_ROUNDING_S = 1e-3
 
 
 class RecordingError(UserError):
@@ -79,36 +83,60 @@ def read_signal(path: Path, raw: Any, names: Sequence[str]) -> tuple[np.ndarray,
             raise RecordingError(f"{path}: the signal cannot be read ({_first_line(error)})") from error
 
 
-def record_onsets_s(path: Path) -> tuple[np.ndarray, float] | None:
-    """When each data record of an EDF+D or BDF+D file began, relative to the first, and how long a record is.
+@dataclass(frozen=True)
+class Records:
+    """The data records of an EDF+D or BDF+D file, between which time may have passed."""
 
-    None for every other file: their records follow one another.
+    onsets_s: np.ndarray
+    """When each of them began, relative to the first."""
+    duration_s: float
+    """How long each of them is."""
+    marks: tuple[tuple[float, float, str], ...]
+    """Onset and duration by the clock, relative to the first record, and text of every annotation."""
+
+    @property
+    def breaks(self) -> np.ndarray:
+        """The records that do not follow on the one before."""
+        return np.flatnonzero(np.abs(np.diff(self.onsets_s) - self.duration_s) > _ROUNDING_S) + 1
+
+
+def discontinuous_records(path: Path) -> Records | None:
+    """The records of a file that says that it may have gaps; None for every other one.
+
+    MNE reads the records as if they followed one another, and leaves out annotations that the gaps push off the end.
 
     Raises:
         RecordingError: a record does not say when it began.
     """
-    if path.suffix.lower() not in (".edf", ".bdf"):
+    if not _may_have_gaps(path):
         return None
+    onsets: list[float] = []
+    marks: list[tuple[float, float, str]] = []
     with path.open("rb") as file:
         header = file.read(256)
-        if header[192:197] not in (b"EDF+D", b"BDF+D"):
-            return None
-        num_signals = int(header[252:256])
+        num_signals, header_bytes = int(header[252:256]), int(header[184:192])
         labels = [file.read(16).decode("latin-1").strip() for _ in range(num_signals)]
         file.seek(256 + 216 * num_signals)
         sizes = [int(file.read(8)) * (3 if header[0] == 0xFF else 2) for _ in range(num_signals)]
-        place = next((place for place, label in enumerate(labels) if label.endswith(" Annotations")), None)
-        if place is None:
-            raise RecordingError(f"{path}: says that it has gaps (EDF+D), but not where: it has no annotation channel")
-        header_bytes, begin = int(header[184:192]), sum(sizes[:place])
-        onsets = []
+        places = [place for place, label in enumerate(labels) if label.endswith(" Annotations")]
         for record in range((path.stat().st_size - header_bytes) // sum(sizes)):
-            file.seek(header_bytes + record * sum(sizes) + begin)
-            onset = re.match(rb"([+-]\d+(?:\.\d*)?)\x14", file.read(sizes[place]))
-            if onset is None:
-                raise RecordingError(f"{path}: has gaps (EDF+D), and data record {record} does not say when it began")
-            onsets.append(float(onset[1]))
-    return np.array(onsets) - (onsets[0] if onsets else 0.0), float(header[244:252])
+            text = b""
+            for place in places:
+                file.seek(header_bytes + record * sum(sizes) + sum(sizes[:place]))
+                text += file.read(sizes[place]) + b"\0"
+            lists = _ANNOTATION_LIST.findall(text)
+            if not lists or not lists[0][2].startswith(b"\x14"):
+                raise RecordingError(f"{path}: may have gaps (EDF+D), but record {record} does not say when it began")
+            onsets.append(float(lists[0][0]))
+            for onset, duration, words in lists:
+                said = [word.decode("utf-8", "replace") for word in words.split(b"\x14") if word]
+                marks += [(float(onset), float(duration or 0), word) for word in said]
+    first = onsets[0] if onsets else 0.0
+    return Records(
+        onsets_s=np.array(onsets) - first,
+        duration_s=float(header[244:252]),
+        marks=tuple((onset - first, duration, word) for onset, duration, word in marks),
+    )
 
 
 def _open(path: Path, opener: Callable[[], Any]) -> Any:
@@ -124,6 +152,8 @@ def _open(path: Path, opener: Callable[[], Any]) -> Any:
         text = str(warning.message)
         if text.startswith(_TRUNCATED):
             _refuse_truncated(path)
+        if text.startswith(_BEHIND_THE_END) and _may_have_gaps(path):
+            continue  # `recording.read_recording` takes a clock's times to those of the signal
         if not any(pattern.match(text.strip()) for pattern in _UNDERSTOOD):
             logger.warning("%s: %s", path, text)
     return raw
@@ -187,6 +217,14 @@ def _refuse_truncated(path: Path) -> None:
         raise RecordingError(
             f"{path}: truncated: the header promises {declared} data records, the file holds {found:.1f}; copy it again"
         )
+
+
+def _may_have_gaps(path: Path) -> bool:
+    """Whether a file says that its data records need not follow one another."""
+    if path.suffix.lower() not in (".edf", ".bdf"):
+        return False
+    with path.open("rb") as file:
+        return file.read(256)[192:197] in (b"EDF+D", b"BDF+D")
 
 
 def _begins_with(path: Path, magic: bytes) -> bool:

@@ -13,7 +13,7 @@ from neurolm.eeg.amplitude import AMPLITUDE_RANGE_UV, is_plausible, typical_ampl
 from neurolm.eeg.arrays import ArrayFormat, is_array_file, open_array
 from neurolm.eeg.channels import SelectionError, UnknownChannelError, known_name, select_channels
 from neurolm.eeg.containers import RecordingError as RecordingError
-from neurolm.eeg.containers import open_raw, read_signal, record_onsets_s
+from neurolm.eeg.containers import Records, discontinuous_records, open_raw, read_signal
 from neurolm.eeg.gaps import BAD, BREAK
 
 MICROVOLT_PER_VOLT = 1e6
@@ -98,17 +98,15 @@ def read_recording(
     signal = volts * MICROVOLT_PER_VOLT
     if scale is not None:
         signal *= scale
-    records = record_onsets_s(path)
-    marks = raw.annotations if records is None else mne.read_annotations(path)  # Raw drops those after a gap
     recording = _mark_gaps(
         Recording(
             signal=signal,
             sampling_rate_hz=sampling_rate_hz,
             channels=selection.channels,
-            annotations=_annotations(marks, raw, read) if triggers is None else _triggers(path, raw, triggers),
+            annotations=_annotations(raw, read) if triggers is None else _triggers(path, raw, triggers),
             left_out=selection.left_out,
         ),
-        records,
+        discontinuous_records(path),
     )
     if not np.isfinite(recording.signal).any():
         raise RecordingError(f"{path}: the file holds no signal")
@@ -120,7 +118,7 @@ def _renamed(path: Path, own: list[str], names: list[str]) -> list[str]:
     if set(names) <= set(own):
         return own  # the same names in another order, or only some of them
     if len(names) != len(own):
-        raise RecordingError(f"{path}: {len(own)} channels, but its sidecar names {len(names)}")
+        raise RecordingError(f"{path}: has {len(own)} channels, but its sidecar names {len(names)}")
     for before, after in zip(own, names, strict=True):
         known = {known_name(before), known_name(after)} - {None}
         if len(known) > 1:
@@ -128,8 +126,9 @@ def _renamed(path: Path, own: list[str], names: list[str]) -> list[str]:
     return names
 
 
-def _annotations(marks: Any, raw: Any, read: Sequence[str]) -> tuple[Annotation, ...]:
+def _annotations(raw: Any, read: Sequence[str]) -> tuple[Annotation, ...]:
     """Those of the whole file and of the channels read; MNE counts their onsets from the amplifier's start."""
+    marks = raw.annotations
     return tuple(
         Annotation(float(onset) - float(raw.first_time), float(duration), str(description))
         for onset, duration, description, channels in zip(
@@ -147,16 +146,16 @@ def _triggers(path: Path, raw: Any, channel: str) -> tuple[Annotation, ...]:
     return tuple(Annotation((time - raw.first_samp) / rate_hz, 0.0, str(code)) for time, _, code in events.tolist())
 
 
-def _mark_gaps(recording: Recording, records: tuple[np.ndarray, float] | None) -> Recording:
+def _mark_gaps(recording: Recording, records: Records | None) -> Recording:
     """NaN where the signal is unusable, and the times of all breaks."""
     signal, rate_hz = recording.signal, recording.sampling_rate_hz
     signal[~np.isfinite(signal)] = np.nan
     annotations, breaks_s = recording.annotations, set[float]()
-    if records is not None:
-        onsets_s, record_s = records
-        late = np.abs(np.diff(onsets_s) - record_s) > 0.5 / rate_hz
-        breaks_s |= {float(place * record_s) for place in np.flatnonzero(late) + 1}
-        annotations = tuple(replace(mark, onset_s=_within(mark.onset_s, onsets_s, record_s)) for mark in annotations)
+    if records is not None and len(records.breaks):
+        breaks_s |= set((records.breaks * records.duration_s).tolist())
+        annotations = tuple(
+            Annotation(_without_gaps(onset_s, records), duration_s, text) for onset_s, duration_s, text in records.marks
+        )
     for mark in annotations:
         if BAD.match(mark.description) and mark.duration_s > 0:
             end_s = mark.onset_s + mark.duration_s
@@ -167,10 +166,10 @@ def _mark_gaps(recording: Recording, records: tuple[np.ndarray, float] | None) -
     return replace(recording, signal=signal, annotations=annotations, breaks_s=tuple(inside))
 
 
-def _within(time_s: float, onsets_s: np.ndarray, record_s: float) -> float:
+def _without_gaps(time_s: float, records: Records) -> float:
     """A time of the clock as a time of the signal, which has no gaps; one in a gap is where the signal goes on."""
-    record = max(0, int(np.searchsorted(onsets_s, time_s, side="right")) - 1)
-    return float(record * record_s + min(time_s - onsets_s[record], record_s))
+    record = max(0, int(np.searchsorted(records.onsets_s, time_s, side="right")) - 1)
+    return float(record * records.duration_s + min(time_s - records.onsets_s[record], records.duration_s))
 
 
 def _check_dimensions(path: Path, raw: Any, names: Sequence[str]) -> None:

@@ -298,7 +298,7 @@ def _export(
         "model": as_dict(model.standalone_config() if isinstance(model, NeuroLM) else model.config),
         "preprocessing": store.manifest.preprocessing,
         "tasks": list(run.tasks) if isinstance(run, InstructRun) else [],
-        "layouts": {name: data_set.layout for name, data_set in run.data.sets.items()},
+        "layouts": {name: data_set.described for name, data_set in run.data.sets.items()},
         "trained": {
             "stage": run.stage_name,
             "config_digest": training_digest(run),
