@@ -4,6 +4,7 @@ What a file is about is said by *facts*: the named groups of ``path``, the colum
 that every path has (see `Declaration.subject`). ``subject``, ``label`` and ``split`` each name a fact.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -193,7 +194,7 @@ class Declaration:
     """What to cite."""
     url: str = ""
     """Where they are from."""
-    file: str = Field(default="this data set", exclude=True, repr=False)
+    file: Annotated[str, Field(exclude=True)] = dataclasses.field(default="this data set", repr=False, compare=False)
     """The YAML file, put here when it is read."""
 
     @property

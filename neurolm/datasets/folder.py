@@ -65,7 +65,7 @@ class FolderDataSet(DeclaredDataSet):
         } | dict(row or {})
         if self.declaration.path is None:
             return facts
-        match = re.fullmatch(f"(?:.*/)?(?:{self.declaration.path})", name)
+        match = re.fullmatch(f"(?:.*?/)??(?:{self.declaration.path})", name)
         if match is None:
             raise DataSetError(
                 f"{self.declaration.file}: path: {name} is found by files, but does not match "

@@ -103,7 +103,7 @@ def _read(path: Path, variable: str | None) -> tuple[np.ndarray, tuple[str, ...]
         if suffix == ".npy":
             return np.load(path, allow_pickle=False), None
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return _chosen(path, {name: archive[name] for name in archive.files}, variable), None
         return _chosen(path, _read_mat(path), variable), None
     except RecordingError:
