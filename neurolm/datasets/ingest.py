@@ -22,6 +22,7 @@ from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
 from neurolm.datasets.dataset import EEGDataset, SourceFile
 from neurolm.datasets.declaration import Declaration, declared
 from neurolm.datasets.splits import SplitConfig, split_subjects
+from neurolm.eeg.channels import known_name
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.privacy import key_fingerprint, keyed_id, load_key
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
@@ -148,6 +149,7 @@ class ShardAccount:
     subjects: list[str] = dataclasses.field(default_factory=list)
     windows_by_label: dict[str, int] = dataclasses.field(default_factory=dict)
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    channels_left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
     digests: list[str] = dataclasses.field(default_factory=list)
 
@@ -206,11 +208,12 @@ def write_shard(plan: ShardPlan) -> ShardAccount:
     account = ShardAccount(plan.path.name, plan.split, plan.data_set, None, num_sources=len(plan.sources))
     dropped: Counter[str] = Counter()
     labels: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     with ShardWriter(plan.path) as writer:
         for source in plan.sources:
             recording_id = _recording_id(plan, source)
             try:
-                windows, duration_s = _windows_of(plan, source, recording_id, dropped)
+                windows, duration_s = _windows_of(plan, source, recording_id, dropped, left_out)
             except (ValueError, OSError, RuntimeError) as error:
                 account.quarantined[recording_id] = _reason(error, source, recording_id)
                 continue
@@ -223,6 +226,7 @@ def write_shard(plan: ShardPlan) -> ShardAccount:
             account.num_windows += len(windows)
     account.sha256 = hashlib.sha256(plan.path.read_bytes()).hexdigest()
     account.windows_by_label, account.dropped = dict(labels), dict(dropped)
+    account.channels_left_out = dict(left_out)
     return account
 
 
@@ -279,7 +283,7 @@ def _by_size(sources: Sequence[SourceFile]) -> Iterable[list[SourceFile]]:
 
 
 def _windows_of(
-    plan: ShardPlan, source: SourceFile, recording_id: str, dropped: Counter[str]
+    plan: ShardPlan, source: SourceFile, recording_id: str, dropped: Counter[str], left_out: Counter[str]
 ) -> tuple[list[StoredWindow], float]:
     recording = plan.layout.read(source)
     duration_s = recording.signal.shape[1] / recording.sampling_rate_hz
@@ -302,6 +306,8 @@ def _windows_of(
                 label=window.label,
             )
         )
+    # A channel's own name may be anything that somebody typed; only the vocabulary's are written down.
+    left_out.update(known_name(name) or "not in the vocabulary" for name in recording.left_out)
     return stored, duration_s
 
 
@@ -337,7 +343,9 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
     windows_by_split: Counter[str] = Counter()
     windows_by_label: dict[str, Counter[str]] = {}
     dropped: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     for account in accounts:
+        left_out.update(account.channels_left_out)
         windows_by_split[account.split] += account.num_windows
         windows_by_label.setdefault(account.data_set, Counter()).update(account.windows_by_label)
         dropped.update(account.dropped)
@@ -354,6 +362,7 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
         windows_by_split=dict(windows_by_split),
         windows_by_label={name: dict(counter) for name, counter in windows_by_label.items()},
         dropped=dict(dropped),
+        channels_left_out=dict(left_out),
         quarantined={key: reason for account in accounts for key, reason in account.quarantined.items()},
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         privacy_key_fingerprint=key_fingerprint(plans[0].key),

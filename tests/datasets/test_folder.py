@@ -391,6 +391,7 @@ def test_from_files_to_a_store(tmp_path: Path) -> None:
     assert manifest.counts["num_recordings"] == 6
     assert manifest.counts["num_subjects"] == 3
     assert manifest.windows_by_label == {"eyes": {"open": 15, "closed": 15}}
+    assert manifest.channels_left_out == {"not in the vocabulary": 6}
     (reason,) = manifest.quarantined.values()
     assert "'Resp' is not in the electrode vocabulary" in reason
     assert "P3" not in reason
