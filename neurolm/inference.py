@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from neurolm.config import UserError, build
-from neurolm.datasets.dataset import SourceFile
 from neurolm.datasets.ingest import layout_described
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.recording import RecordingError
@@ -82,9 +81,8 @@ def predict_recording(
         raise UserError(f"{model_folder}: has no task {task_name!r}; it knows {', '.join(names)}")
     task = encoded_tasks([task_name or names[0]], model.text_code)[task_name or names[0]]
     layout = layout_described(values["layouts"][task.task.data_set], str(model_folder))
-    source = SourceFile(path, path.name, "unknown")
     settings = build(PreprocessingConfig, values["preprocessing"], source=str(model_folder))
-    recording = preprocess(layout.read(source), settings, layout.mains_hz)
+    recording = preprocess(layout.read_alone(path), settings, layout.mains_hz)
     window_s = float(getattr(layout, "window_s") or int(recording.duration_s))  # noqa: B009 - not in every layout's type
     stride_s = float(getattr(layout, "stride_s", None) or window_s)
     usable, left_out = [], dict[str, int]()

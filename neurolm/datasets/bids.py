@@ -58,7 +58,7 @@ class BidsDataSet(DeclaredDataSet):
             raise RecordingError(f"{source.path}: has no events.tsv")
         return path
 
-    def _recording(self, source: SourceFile, rename: list[str] | None = None) -> Recording:
+    def _recording(self, source: SourceFile) -> Recording:
         """As declared, with the names that channels.tsv gives. Raises RecordingError."""
         place = _place(source)
         self._check_mains(source, _sidecar(place, place.datatype or "eeg", ".json"))
@@ -68,7 +68,7 @@ class BidsDataSet(DeclaredDataSet):
             names = None if channels is None else column(read_table(channels), "name")
         except TableError as error:
             raise RecordingError(f"{source.path}: its channels.tsv: {error}") from None
-        return super()._recording(source, names)
+        return self._signal(source, names)
 
     def _check_mains(self, source: SourceFile, sidecar: Path | None) -> None:
         if sidecar is None:

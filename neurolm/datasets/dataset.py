@@ -65,6 +65,10 @@ class EEGDataset(ABC):
         """The recording with this data set's channels in their order. Raises RecordingError."""
         return read_recording(source.path, picks=self.channels)
 
+    def read_alone(self, path: Path) -> Recording:
+        """A recording from elsewhere, read as those of this data set are, but for its events. Raises RecordingError."""
+        return self.read(SourceFile(path, path.name, "unknown"))
+
     def _matching(
         self, root: Path, paths: Iterable[Path], pattern: re.Pattern[str]
     ) -> list[tuple[Path, re.Match[str]]]:

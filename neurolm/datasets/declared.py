@@ -85,13 +85,21 @@ class DeclaredDataSet(EEGDataset):
         """The recording as declared: channels, scale, events and reference. Raises RecordingError."""
         return self._referenced(source, self._with_events(source, self._recording(source)))
 
+    def read_alone(self, path: Path) -> Recording:
+        """As declared, but for tables of events, sidecars and whatever else lies beside recordings of this set."""
+        source = SourceFile(path, path.name, "unknown")
+        return self._referenced(source, self._signal(source))
+
     def windows(self, source: SourceFile, recording: Recording) -> tuple[list[Window], Counter[str]]:
         """The declared windows, and how many could not be made. Raises RecordingError: too short for any."""
         if self.declaration.windows.around == "events":
             return self._event_windows(source, recording)
         return self._file_windows(source, recording)
 
-    def _recording(self, source: SourceFile, rename: list[str] | None = None) -> Recording:
+    def _recording(self, source: SourceFile) -> Recording:
+        return self._signal(source)
+
+    def _signal(self, source: SourceFile, rename: list[str] | None = None) -> Recording:
         declared, events = self.declaration, self.declaration.events
         picks: dict[str, str] | tuple[str, ...] | None = declared.channels
         if picks is not None and not isinstance(declared.reference, str):

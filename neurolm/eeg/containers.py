@@ -152,6 +152,8 @@ def _open(path: Path, opener: Callable[[], Any]) -> Any:
         text = str(warning.message)
         if text.startswith(_TRUNCATED):
             _refuse_truncated(path)
+        if text.startswith("Omitted") and path.suffix.lower() == ".vhdr":
+            raise RecordingError(f"{path}: truncated: markers lie behind the end of the signal; copy it again")
         if text.startswith(_BEHIND_THE_END) and _may_have_gaps(path):
             continue  # `recording.read_recording` takes a clock's times to those of the signal
         if not any(pattern.match(text.strip()) for pattern in _UNDERSTOOD):
@@ -161,6 +163,13 @@ def _open(path: Path, opener: Callable[[], Any]) -> Any:
 
 def _open_neuroscan(path: Path) -> Any:
     """A header may not say whether values have 2 or 4 bytes; then only one of the two is an EEG."""
+    with path.open("rb") as file:
+        end_of_signal = int.from_bytes(file.read(890)[886:], "little", signed=True)
+    if path.stat().st_size < end_of_signal:
+        raise RecordingError(
+            f"{path}: truncated: the signal ends at byte {end_of_signal}, the file holds {path.stat().st_size}; "
+            "copy it again"
+        )
     found = {}
     for data_format in ("auto", "int16", "int32"):
         with contextlib.suppress(RecordingError):

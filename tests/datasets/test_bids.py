@@ -126,6 +126,11 @@ def test_sidecars_are_inherited(root: Path) -> None:
     assert [window.start_s for window in windows] == [2, 8]
 
 
+def test_a_recording_from_elsewhere_needs_no_bids_name(tmp_path: Path) -> None:
+    path = write_edf(tmp_path / "new.edf", ["Fp1", "Cz"])
+    assert own().read_alone(path).channels == ("FP1", "CZ")
+
+
 def test_what_does_not_fit(root: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="its sidecar says mains_hz 60, the declaration 50"):
         own(mains_hz=50).read(own().find(root)[0])

@@ -1,17 +1,19 @@
 import pickle
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from neurolm.config import build
+from neurolm.config import build, load
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.dataset import DataSetError, EEGDataset, SourceFile
 from neurolm.datasets.declaration import Declaration, read_declaration
 from neurolm.datasets.folder import FolderDataSet
-from neurolm.datasets.ingest import DataConfig, plan_downstream, run_locally, write_store
+from neurolm.datasets.ingest import DataConfig, Step, plan_downstream, run_locally, write_store
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.recording import Annotation, Recording, RecordingError
 from neurolm.eeg.windows import Window
@@ -346,6 +348,19 @@ def test_broken_tables_of_events_do_not_name_a_second_file(tmp_path: Path) -> No
         own(windows={"length_s": 3, "around": "events"}, events={"file": "{who}.tsv"}).find(tmp_path)
 
 
+def test_a_recording_from_elsewhere_needs_no_events(tmp_path: Path) -> None:
+    path = write_edf(tmp_path / "new.edf", ["Fp1", "Cz"])
+    data_set = own(
+        windows={"length_s": 3, "around": "events"},
+        events={"file": "{stem}_events.tsv"},
+        label="event",
+        labels=["W"],
+        reference="average",
+    )
+    recording = data_set.read_alone(path)
+    np.testing.assert_allclose(recording.signal.sum(axis=0), 0, atol=1e-9)
+
+
 def test_references(tmp_path: Path) -> None:
     path = write_edf(tmp_path / "a.edf", ["EEG Fp1", "EEG Cz", "EEG M1", "EEG M2"])
     source = SourceFile(path, "a.edf", "a")
@@ -395,3 +410,19 @@ def test_from_files_to_a_store(tmp_path: Path) -> None:
     (reason,) = manifest.quarantined.values()
     assert "'Resp' is not in the electrode vocabulary" in reason
     assert "P3" not in reason
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    example, config = (block for block in blocks if "clinic" in block)
+    (tmp_path / "clinic.yaml").write_text(example)
+    (tmp_path / "preprocess.yaml").write_text(config)
+    names = [*yaml.safe_load(example)["channels"], "ECG 1", "A1", "A2"]
+    for person in ("P001", "P002", "P003"):
+        for state in ("open", "closed", "test"):
+            write_edf(tmp_path / "clinic" / f"{person}_{state}.edf", names, duration_s=40)
+    (tmp_path / "clinic" / "people.csv").write_text("id,diagnosis\nP001,G40\nP002,none\nP003,unknown\n")
+    step = load(Step, tmp_path / "preprocess.yaml", {"data.root": tmp_path, "data.split.counts": [2, 0, 0]})
+    manifest = write_store(plan_downstream(step.data, tmp_path / "store"), tmp_path / "store", run_locally)
+    assert manifest.windows_by_label == {"clinic": {"epilepsy": 6, "healthy": 6}}
+    assert manifest.channels_left_out == {"not in the vocabulary": 4, "A1": 4, "A2": 4}

@@ -289,6 +289,35 @@ def test_truncated_edf(tmp_path: Path, keep: float) -> None:
         read_recording(path)
 
 
+@pytest.mark.parametrize(
+    ("main", "cut_file", "keep"),
+    [
+        ("brainvision/testbva.vhdr", "brainvision/testbva.dat", 0.6),
+        ("eeglab_set/eeglab_data.set", "eeglab_set/eeglab_data.fdt", 0.6),
+        ("fif/test_raw.fif", "fif/test_raw.fif", 0.6),
+        ("cnt/scan41_short.cnt", "cnt/scan41_short.cnt", 0.3),
+        ("nihon/MB0400FU.EEG", "nihon/MB0400FU.EEG", 0.6),
+        ("nihon/MB0400FU.EDF", "nihon/MB0400FU.EDF", 0.6),
+        ("bdf/mne_test.bdf", "bdf/mne_test.bdf", 0.6),
+    ],
+)
+def test_every_container_cut_short(test_data: Path, tmp_path: Path, main: str, cut_file: str, keep: float) -> None:
+    for path in (test_data / "formats" / Path(main).parent).iterdir():
+        whole = path.read_bytes()
+        is_cut = path.name == Path(cut_file).name
+        (tmp_path / path.name).write_bytes(whole[: int(keep * len(whole))] if is_cut else whole)
+    picks = {"fif": {"EEG 001": "FPZ"}, "cnt": {"1": "FP1"}}.get(main.split("/")[0])
+    with pytest.raises(RecordingError, match=Path(main).name):
+        read_recording(tmp_path / Path(main).name, picks)
+
+
+def test_a_gdf_cut_short(tmp_path: Path) -> None:
+    path = write_gdf(tmp_path / "a.gdf", ["Fp1", "Cz"])
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(RecordingError, match=r"a\.gdf"):
+        read_recording(path)
+
+
 def test_a_truncated_file_prints_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_edf(tmp_path / "a.edf", ["EEG Fp1"])
     path.write_bytes(path.read_bytes()[:-1000])
