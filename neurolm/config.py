@@ -1,10 +1,12 @@
 """One YAML file plus dotted overrides becomes one frozen, validated config object; nothing here is about EEG.
 
 A dotted name such as ``optimizer.learning_rate`` is the path in the YAML file, the override on the command line, the
-key in a sweep's search space and the parameter in MLflow. Two keys are read here and are no settings of any class:
+key in a sweep's search space and the parameter in MLflow. Three keys are read here:
 
 - ``base: data.yaml`` takes the settings of another file (relative to this one); this file's own settings win;
-- ``quick: {epochs: 2}`` holds dotted settings that apply when ``budget`` is ``quick``.
+- ``quick: {epochs: 2}`` holds dotted settings that apply when ``budget`` is ``quick``;
+- ``declaration: mine.yaml`` puts the settings of another file there (relative to this one, in an override relative to
+  the working directory), and the file's name as its ``file``.
 """
 
 import dataclasses
@@ -123,7 +125,7 @@ def assign(values: dict[str, Any], name: str, value: Any) -> None:
         values = values[section]
     if leaf == "kind" and values.get("kind", value) != value:
         values.clear()  # the settings of a deepspeed engine mean nothing to a torch engine
-    values[leaf] = value
+    values[leaf] = _with_declarations({leaf: value}, Path())[leaf]
 
 
 def _assign_all(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
@@ -151,10 +153,24 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected settings (name: value), found {type(values).__name__}")
+    values = _with_declarations(values, path.parent)
     base = values.pop("base", None)
     if base is None:
         return values
     return _merge(_read_with_base(path.parent / base, (*seen, path.resolve())), values)
+
+
+def _with_declarations(values: Any, folder: Path) -> Any:
+    """Put what a ``declaration`` names in its place; then it can be overridden, saved and sent like other settings."""
+    if not isinstance(values, dict):
+        return values
+    found = {}
+    for name, value in values.items():
+        if str(name).split(".")[-1] == "declaration" and isinstance(value, str):
+            found[name] = _read_with_base(folder / value, ()) | {"file": str(folder / value)}
+        else:
+            found[name] = _with_declarations(value, folder)
+    return found
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -165,10 +181,10 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_same_kind(under: Any, over: Any) -> bool:
-    """Whether a section adds to one it lies over: another ``kind`` (of engine, say) replaces it instead."""
+    """Whether a section adds to one it lies over: another ``kind`` of engine, or another ``file``, replaces it."""
     if not isinstance(under, dict) or not isinstance(over, dict):
         return False
-    return "kind" not in over or under.get("kind") == over["kind"]
+    return all(key not in over or under.get(key) == over[key] for key in ("kind", "file"))
 
 
 def _explain(cls: type, source: str, error: Any) -> str:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from neurolm.config import UserError, build
-from neurolm.datasets.dataset import SourceFile
-from neurolm.datasets.ingest import layout_named
+from neurolm.datasets.ingest import layout_described
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.recording import RecordingError
 from neurolm.eeg.shards import StoredWindow
@@ -82,12 +81,11 @@ def predict_recording(
     if task_name is not None and task_name not in names:
         raise UserError(f"{model_folder}: has no task {task_name!r}; it knows {', '.join(names)}")
     task = tasks_of_model(values, [task_name or names[0]], model.text_code)[task_name or names[0]]
-    layout = layout_named(values["layouts"][task.task.data_set])
-    source = SourceFile(path, path.name, "unknown")
+    layout = layout_described(values["layouts"][task.task.data_set], str(model_folder))
     settings = build(PreprocessingConfig, values["preprocessing"], source=str(model_folder))
-    recording = preprocess(layout.read(source), settings, layout.mains_hz)
-    window_s = float(getattr(layout, "window_s"))  # noqa: B009 - not every layout has it in its type
-    stride_s = float(getattr(layout, "stride_s", window_s))
+    recording = preprocess(layout.read_alone(path), settings, layout.mains_hz)
+    window_s = float(getattr(layout, "window_s") or int(recording.duration_s))  # noqa: B009 - not in every layout's type
+    stride_s = float(getattr(layout, "stride_s", None) or window_s)
     usable, left_out = [], dict[str, int]()
     for window in cut(recording, duration_s=window_s, stride_s=stride_s):
         if reason := unusable(window):

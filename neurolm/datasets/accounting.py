@@ -24,6 +24,7 @@ class ShardAccount:
     subjects: list[str] = dataclasses.field(default_factory=list)
     windows_by_label: dict[str, int] = dataclasses.field(default_factory=dict)
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    channels_left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
     digests: list[str] = dataclasses.field(default_factory=list)
 
@@ -33,7 +34,9 @@ def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) ->
     windows_by_split: Counter[str] = Counter()
     windows_by_label: dict[str, Counter[str]] = {}
     dropped: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     for account in accounts:
+        left_out.update(account.channels_left_out)
         windows_by_split[account.split] += account.num_windows
         windows_by_label.setdefault(account.data_set, Counter()).update(account.windows_by_label)
         dropped.update(account.dropped)
@@ -50,6 +53,7 @@ def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) ->
         windows_by_split=dict(windows_by_split),
         windows_by_label={name: dict(counter) for name, counter in windows_by_label.items()},
         dropped=dict(dropped),
+        channels_left_out=dict(left_out),
         quarantined={key: reason for account in accounts for key, reason in account.quarantined.items()},
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         privacy_key_fingerprint=key_fingerprint(plans[0].key),

@@ -1,11 +1,13 @@
 """Settings of the data: which recordings, how they are preprocessed, split and named, where the stores lie."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from neurolm.config import Location, config
+from neurolm.config import Location, as_dict, config
+from neurolm.datasets import DECLARED_LAYOUTS
+from neurolm.datasets.declaration import Declaration, declared
 from neurolm.datasets.splits import SplitConfig
 from neurolm.eeg.preprocessing import PreprocessingConfig
 
@@ -15,9 +17,28 @@ class DataSetConfig:
     """One data set below ``data.root``."""
 
     layout: str
-    """Which published layout the folder has: workload, hmc or motor_imagery."""
+    """Which published layout the folder has (workload, hmc, motor_imagery); or folder or bids, which need a
+    ``declaration``."""
     folder: Path = Path(".")
     """Folder of this data set, relative to ``data.root``."""
+    declaration: Annotated[Declaration | None, BeforeValidator(declared)] = None
+    """What the recordings of a folder or BIDS set are: a YAML file, relative to the one that names it."""
+
+    @property
+    def described(self) -> str | dict[str, Any]:
+        """What a model folder keeps, so that `layout_described` finds the layout again: a name or a declaration."""
+        if self.declaration is None:
+            return self.layout
+        return {"layout": self.layout, "declaration": as_dict(self.declaration)}
+
+    @model_validator(mode="after")
+    def _agree(self) -> "DataSetConfig":
+        if (self.layout in DECLARED_LAYOUTS) != (self.declaration is not None):
+            needs = "needs" if self.layout in DECLARED_LAYOUTS else "has no"
+            raise ValueError(f"layout: {self.layout} {needs} `declaration`; those are for layout: folder or bids")
+        if self.declaration is not None and (self.layout == "bids") != (self.declaration.bids is not None):
+            raise ValueError(f"layout: {self.layout}: {self.declaration.file}: bids is for layout: bids alone")
+        return self
 
 
 @config

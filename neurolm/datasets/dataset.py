@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurolm.config import UserError
+from neurolm.datasets.splits import Split
 from neurolm.eeg.recording import Recording, read_recording
 from neurolm.eeg.windows import Window
 
@@ -26,6 +27,10 @@ class SourceFile:
     subject: str
     label: str | None = None
     """Class of the whole file; None if the file is unlabelled or its windows are labelled one by one."""
+    split: Split | None = None
+    """Split that the data set itself assigns; None: the subjects are divided by `splits.split_subjects`."""
+    beside: tuple[Path, ...] = ()
+    """Other files that its windows depend on, such as a table of events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +41,8 @@ class EEGDataset(ABC):
     title: str
     layout: str
     """What the folder must look like, shown when nothing is found."""
-    mains_hz: float
-    """Mains frequency where it was recorded, in Hz."""
+    mains_hz: float | None
+    """Mains frequency where it was recorded, in Hz; None: nothing to remove."""
     channels: tuple[str, ...]
     """The file's own names in the order in which the model sees them."""
     labels: tuple[str, ...]
@@ -59,6 +64,10 @@ class EEGDataset(ABC):
     def read(self, source: SourceFile) -> Recording:
         """The recording with this data set's channels in their order. Raises RecordingError."""
         return read_recording(source.path, picks=self.channels)
+
+    def read_alone(self, path: Path) -> Recording:
+        """A recording from elsewhere, read as those of this data set are, but for its events. Raises RecordingError."""
+        return self.read(SourceFile(path, path.name, "unknown"))
 
     def _matching(
         self, root: Path, paths: Iterable[Path], pattern: re.Pattern[str]

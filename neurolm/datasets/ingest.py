@@ -16,14 +16,24 @@ from neurolm.config import ConfigError
 from neurolm.datasets.accounting import ShardAccount, manifest_of
 from neurolm.datasets.data_config import DataConfig, DataSetConfig, PrivacyConfig, Step
 from neurolm.datasets.dataset import SourceFile
-from neurolm.datasets.plan import ShardPlan, layout_named, plan_digest, plan_downstream, plan_pretraining
+from neurolm.datasets.plan import (
+    ShardPlan,
+    layout_described,
+    layout_named,
+    layout_of,
+    plan_digest,
+    plan_downstream,
+    plan_pretraining,
+)
+from neurolm.eeg.channels import known_name
 from neurolm.eeg.preprocessing import preprocess
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, window_digest, write_manifest
 from neurolm.eeg.windows import unusable
 
 __all__ = [
-    "DataConfig", "DataSetConfig", "PrivacyConfig", "ShardAccount", "ShardPlan", "Step", "layout_named", "plan_digest",
-    "plan_downstream", "plan_pretraining", "run_locally", "write_shard", "write_store",
+    "DataConfig", "DataSetConfig", "PrivacyConfig", "ShardAccount", "ShardPlan", "Step", "layout_described",
+    "layout_named", "layout_of", "plan_digest", "plan_downstream", "plan_pretraining", "run_locally", "write_shard",
+    "write_store",
 ]  # fmt: skip
 
 
@@ -32,11 +42,12 @@ def write_shard(plan: ShardPlan) -> ShardAccount:
     account = ShardAccount(plan.path.name, plan.split, plan.data_set, None, num_sources=len(plan.sources))
     dropped: Counter[str] = Counter()
     labels: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     with ShardWriter(plan.path) as writer:
         for source in plan.sources:
             recording_id = plan.recording_id(source)
             try:
-                windows, duration_s = _windows_of(plan, source, recording_id, dropped)
+                windows, duration_s = _windows_of(plan, source, recording_id, dropped, left_out)
             except (ValueError, OSError, RuntimeError) as error:
                 account.quarantined[recording_id] = _reason(error, source, recording_id)
                 continue
@@ -49,6 +60,7 @@ def write_shard(plan: ShardPlan) -> ShardAccount:
             account.num_windows += len(windows)
     account.sha256 = hashlib.sha256(plan.path.read_bytes()).hexdigest()
     account.windows_by_label, account.dropped = dict(labels), dict(dropped)
+    account.channels_left_out = dict(left_out)
     return account
 
 
@@ -74,7 +86,7 @@ def run_locally(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
 
 
 def _windows_of(
-    plan: ShardPlan, source: SourceFile, recording_id: str, dropped: Counter[str]
+    plan: ShardPlan, source: SourceFile, recording_id: str, dropped: Counter[str], left_out: Counter[str]
 ) -> tuple[list[StoredWindow], float]:
     recording = plan.layout.read(source)
     duration_s = recording.signal.shape[1] / recording.sampling_rate_hz
@@ -97,6 +109,8 @@ def _windows_of(
                 label=window.label,
             )
         )
+    # A channel's own name may be anything that somebody typed; only the vocabulary's are written down.
+    left_out.update(known_name(name) or "not in the vocabulary" for name in recording.left_out)
     return stored, duration_s
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from neurolm.config import ConfigError, digest
-from neurolm.datasets import LAYOUTS
-from neurolm.datasets.data_config import DataConfig
+from neurolm.config import ConfigError, build, digest
+from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
+from neurolm.datasets.data_config import DataConfig, DataSetConfig
 from neurolm.datasets.dataset import EEGDataset, SourceFile
 from neurolm.datasets.splits import split_subjects
 from neurolm.eeg.preprocessing import PreprocessingConfig
@@ -44,9 +44,10 @@ def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
         raise ConfigError("data.root is not set; give the folder of your recordings: data.root=DIR")
     plans = []
     for name, data_set in config.sets.items():
-        layout = layout_named(data_set.layout)
+        layout = layout_of(data_set)
         sources = layout.find(config.root / data_set.folder)
-        splits = split_subjects({source.subject for source in sources}, config.split, layout.paper_counts)
+        undivided = {source.subject for source in sources if source.split is None}
+        splits = split_subjects(undivided, config.split, layout.paper_counts) if undivided else {}
         plans += _plan_set(name, layout, sources, splits, config, store)
     return plans
 
@@ -67,16 +68,32 @@ def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:
 def layout_named(name: str) -> EEGDataset:
     """The data set whose published layout has this name. Raises ConfigError."""
     if name not in LAYOUTS:
-        raise ConfigError(f"data.sets: layout {name!r} is not known; known layouts: {', '.join(sorted(LAYOUTS))}")
+        raise ConfigError(
+            f"data.sets: layout {name!r} is not known; known layouts: {', '.join(sorted(LAYOUTS))}; folder, bids"
+        )
     return LAYOUTS[name]
+
+
+def layout_of(data_set: DataSetConfig) -> EEGDataset:
+    """The data set that a config names, or declares. Raises ConfigError."""
+    if data_set.declaration is None:
+        return layout_named(data_set.layout)
+    return DECLARED_LAYOUTS[data_set.layout].of(data_set.declaration)
+
+
+def layout_described(described: str | dict[str, Any], source: str) -> EEGDataset:
+    """The data set that a model folder names or declares (`DataSetConfig.described`). Raises ConfigError."""
+    values = {"layout": described} if isinstance(described, str) else described
+    return layout_of(build(DataSetConfig, values, source))
 
 
 def plan_digest(plans: Sequence[ShardPlan]) -> str:
     """Changes when a file, a split or a setting of preprocessing or windows changes; then a store is written again."""
     files = [
-        [plan.path.name, source.recording, source.path.stat().st_size, source.path.stat().st_mtime_ns]
+        [plan.path.name, source.recording, source.subject, source.label, path.stat().st_size, path.stat().st_mtime_ns]
         for plan in plans
         for source in plan.sources
+        for path in (source.path, *filter(Path.exists, source.beside))
     ]
     layouts = sorted({repr(plan.layout) for plan in plans})
     preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
@@ -94,7 +111,7 @@ def _plan_set(
     key = load_key(config.privacy.key_file)
     plans = []
     for split in ("train", "val", "test"):
-        members = [source for source in sources if splits[source.subject] == split]
+        members = [source for source in sources if (source.split or splits[source.subject]) == split]
         for number, shard in enumerate(_by_size(members)):
             path = store / f"{split}-{name}-{number:05d}.parquet"
             plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))

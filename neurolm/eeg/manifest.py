@@ -41,6 +41,8 @@ class Manifest:
     """Data set, then label, then number of windows."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Reason to number of windows that were not stored."""
+    channels_left_out: dict[str, int] = field(default_factory=dict)
+    """Channel to number of recordings in which it was there and not read; others than electrodes in one sum."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """Keyed recording id to the reason why nothing of it was stored."""
     preprocessing: dict[str, Any] = field(default_factory=dict)

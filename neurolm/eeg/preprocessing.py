@@ -2,12 +2,14 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import mne
 import numpy as np
 from numpy.typing import NDArray
 
 from neurolm.config import config
+from neurolm.eeg.gaps import MIN_PIECE_S, continuous_pieces
 from neurolm.eeg.recording import Recording, RecordingError
 from neurolm.eeg.resampling import resample, resampled_size
 from neurolm.eeg.scratch import ScratchArray, release
@@ -37,6 +39,9 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
     Filters are MNE's default zero-phase FIR ("firwin", Hamming) and the resampler MNE's FFT resampler, as in the
     released data makers. A notch at or above the Nyquist frequency has nothing to remove and is left out.
 
+    A recording with gaps or breaks is filtered piece by piece, so that no filter runs across one; what lies between the
+    pieces, and pieces shorter than `MIN_PIECE_S`, are NaN.
+
     Raises:
         RecordingError: the recording is too slow for the band (Nyquist frequency at or below ``low_hz``).
     """
@@ -45,6 +50,9 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
         raise RecordingError(
             f"a sampling rate of {recording.sampling_rate_hz:g} Hz is too low for {config.low_hz:g} Hz"
         )
+    pieces = continuous_pieces(recording.signal, recording.breaks_s, recording.sampling_rate_hz)
+    if pieces != [(0, recording.signal.shape[1])]:
+        return _preprocess_pieces(recording, pieces, config, mains_hz)
     num_times = resampled_size(recording.signal.shape[1], recording.sampling_rate_hz, config.sampling_rate_hz)
     result = ScratchArray(len(recording.channels), num_times, np.float32)
     group_size = max(1, GROUP_BYTES // (8 * recording.signal.shape[1]))
@@ -53,13 +61,26 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
         release(recording.signal)
         for row, channel in enumerate(_filtered(group, recording.sampling_rate_hz, config, mains_hz)):
             result.write(first + row, 0, channel[np.newaxis])
-    return Recording(
-        signal=result.array(),
-        sampling_rate_hz=config.sampling_rate_hz,
-        channels=recording.channels,
-        annotations=recording.annotations,
-        left_out=recording.left_out,
-    )
+    return replace(recording, signal=result.array(), sampling_rate_hz=config.sampling_rate_hz)
+
+
+def _preprocess_pieces(
+    recording: Recording, pieces: list[tuple[int, int]], config: PreprocessingConfig, mains_hz: float | None
+) -> Recording:
+    ratio = config.sampling_rate_hz / recording.sampling_rate_hz
+    num_times = round(recording.signal.shape[1] * ratio)
+    result = ScratchArray(len(recording.channels), num_times, np.float32)
+    for row in range(len(recording.channels)):
+        result.write(row, 0, np.full((1, num_times), np.nan, np.float32))
+    for begin, end in pieces:
+        if end - begin < MIN_PIECE_S * recording.sampling_rate_hz:
+            continue
+        piece = replace(recording, signal=recording.signal[:, begin:end], breaks_s=())
+        filtered = preprocess(piece, config, mains_hz).signal
+        first = round(begin * ratio)
+        last = min(first + filtered.shape[1], round(end * ratio))
+        result.write(0, first, filtered[:, : last - first])
+    return replace(recording, signal=result.array(), sampling_rate_hz=config.sampling_rate_hz)
 
 
 def _filtered(

@@ -1,11 +1,7 @@
 """One continuous recording in µV; every reader goes through MNE, and MNE's volts end here."""
 
-import contextlib
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +9,19 @@ import mne
 import numpy as np
 from numpy.typing import NDArray
 
-from neurolm.config import UserError
-from neurolm.eeg.channels import UnknownChannelError, canonical_name
-from neurolm.eeg.scratch import ScratchArray, fits_memory, release
-
-logger = logging.getLogger(__name__)
+from neurolm.eeg.amplitude import AMPLITUDE_RANGE_UV, is_plausible, typical_amplitude_uv
+from neurolm.eeg.arrays import ArrayFormat, is_array_file, open_array
+from neurolm.eeg.channels import SelectionError, UnknownChannelError, known_name, select_channels
+from neurolm.eeg.containers import RecordingError as RecordingError
+from neurolm.eeg.containers import Records, discontinuous_records, open_raw, read_signal
+from neurolm.eeg.gaps import BAD, BREAK
+from neurolm.eeg.scratch import release
 
 MICROVOLT_PER_VOLT = 1e6
-AMPLITUDE_RANGE_UV = (0.1, 2000.0)
-"""Where the typical amplitude (see `typical_amplitude_uv`) of any EEG lies; outside, the unit is wrong."""
-PIECE_BYTES = 64 * 2**20
-"""Signal bytes that are read at once of a recording too long for memory."""
+RATE_RANGE_HZ = (30.0, 100_000.0)
+"""Where the sampling rate of any EEG lies; outside, the header is wrong."""
 
-_TRUNCATED = "Number of records from the header does not match the file size"
-_MIXED_RATES = "Loading an EDF with mixed sampling frequencies"
-_UNDERSTOOD = tuple(
-    re.compile(pattern)
-    for pattern in (
-        "Channels contain different (high|low)pass filters",  # hardware filters in the header, which we do not use
-        "(High|Low)pass cutoff frequency",
-        "No coordinate information found",  # electrode positions come from the names
-        "Not setting positions of",
-        "Could not parse meas date",  # dates are not kept
-        "Invalid (patient information|measurement date)",
-    )
-)
-
-
-class RecordingError(UserError):
-    """A recording that cannot be used; the message names the file and what is wrong with it."""
+_VOLTAGES = ("V", "mV", "µV", "nV", "uV")
 
 
 @dataclass(frozen=True)
@@ -55,16 +35,19 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Recording:
-    """One continuous file of one subject."""
+    """One file of one subject."""
 
     signal: NDArray[np.floating[Any]]
-    """[channels times], µV; a day of many channels lies on disk (`scratch.ScratchArray`) and reads like any array."""
+    """[channels times], µV; NaN where there is a gap or a span that was marked as bad. A day of many channels lies on
+    disk (`scratch.ScratchArray`) and reads like any array."""
     sampling_rate_hz: float
     channels: tuple[str, ...]
     """Canonical names (`channels.CHANNELS`), one per row of the signal."""
     annotations: tuple[Annotation, ...] = ()
     left_out: tuple[str, ...] = ()
     """The file's own names of the channels that were not read."""
+    breaks_s: tuple[float, ...] = ()
+    """Where two pieces of signal were joined although time passed between them; no window crosses one."""
 
     @property
     def duration_s(self) -> float:
@@ -72,215 +55,153 @@ class Recording:
         return self.signal.shape[1] / self.sampling_rate_hz
 
 
-def read_recording(path: str | Path, picks: Sequence[str] | None = None) -> Recording:
-    """Read a recording of any format that MNE knows.
+def read_recording(
+    path: str | Path,
+    picks: Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    drop: Sequence[str] = ("*",),
+    rename: Sequence[str] | None = None,
+    scale: float | None = None,
+    triggers: str | None = None,
+    arrays: ArrayFormat | None = None,
+) -> Recording:
+    """Read a recording of any format that MNE knows, or an array file.
 
     Args:
-        path: a file; its extension says the format (EDF, BDF, BrainVision, EEGLAB, FIF, Nihon Kohden, ...).
-        picks: channels in the order wanted, by the file's own or by canonical names; None takes every channel of the
-            electrode vocabulary in the file's order and lists the others in `Recording.left_out`.
+        path: a file; its extension says the format (EDF, BDF, GDF, BrainVision, EEGLAB, FIF, CNT, Nihon Kohden, ...).
+        picks: channels in the order wanted, by the file's own or by canonical names, or as the file's own names and
+            what they are; None takes every channel of the electrode vocabulary in the file's order.
+        drop: names and patterns of channels that may be left out (see `channels.select_channels`); by default any.
+            They are listed in `Recording.left_out`.
+        rename: names for all channels of the file in its order, from a sidecar. They may tell what the file does not
+            say, and may not contradict it.
+        scale: multiplies the signal of a file whose header has a wrong unit, or none.
+        triggers: trigger channel whose codes are read as annotations, in place of the file's own.
+        arrays: rate, unit and names for array files.
 
     Raises:
-        RecordingError: missing, unreadable or truncated file, missing or doubled channel, unknown or wrong unit.
+        RecordingError: missing, unreadable or truncated file, missing, unknown or doubled channel, unknown or wrong
+            unit, channels of several rates.
     """
     path = Path(path)
-    if not path.exists():
-        raise RecordingError(f"{path}: no such recording")
-    raw = _open(path)
-    names = _electrodes(path, raw) if picks is None else [_pick(path, raw, pick) for pick in picks]
-    channels = tuple(_canonical(path, name) for name in names)
-    _refuse_doubled(path, names, channels)
-    _check_dimensions(path, raw, names)
-    if raw.n_times == 0:
-        raise RecordingError(f"{path}: the file holds no signal")
-    signal = _signal(path, raw, names)
-    _check_amplitude(path, signal, float(raw.info["sfreq"]))
-    return Recording(
-        signal=signal,
-        sampling_rate_hz=float(raw.info["sfreq"]),
-        channels=channels,
-        annotations=tuple(
-            Annotation(float(onset), float(duration), str(description))
-            for onset, duration, description in zip(
-                raw.annotations.onset, raw.annotations.duration, raw.annotations.description, strict=True
-            )
-        ),
-        left_out=tuple(name for name in raw.ch_names if name not in names),
-    )
-
-
-def typical_amplitude_uv(signal: NDArray[np.floating[Any]], sampling_rate_hz: float) -> float | None:
-    """Median over channels of the median standard deviation within one second, in µV; None if nothing varies.
-
-    Offsets and slow drifts, which differ between amplifiers by orders of magnitude, do not enter.
-    """
-    block = max(2, min(round(sampling_rate_hz), signal.shape[1]))
-    num_blocks = signal.shape[1] // block
-    if num_blocks == 0:
-        return None
-    spread = np.array([np.median(row[: num_blocks * block].reshape(num_blocks, block).std(axis=1)) for row in signal])
-    release(signal)
-    spread = spread[np.isfinite(spread) & (spread > 0)]
-    return float(np.median(spread)) if len(spread) else None
-
-
-def _open(path: Path) -> Any:
-    with warnings.catch_warnings(record=True) as caught, _without_printed_warnings():
-        warnings.simplefilter("always")
-        try:
-            raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
-        except MemoryError:
-            raise
-        except Exception as error:  # readers fail in as many ways as files can be broken
-            raise RecordingError(f"{path}: MNE cannot read this file ({_first_line(error)})") from error
-    for warning in caught:
-        text = str(warning.message)
-        if text.startswith(_TRUNCATED):
-            _refuse_truncated(path)
-        if not any(pattern.match(text.strip()) for pattern in _UNDERSTOOD):
-            logger.warning("%s: %s", path, text)
-    return raw
-
-
-@contextlib.contextmanager
-def _without_printed_warnings() -> Iterator[None]:
-    """MNE also prints each warning, to standard output and without the file's name; `_open` logs them with it."""
-    printed = logging.getLogger("mne")
-
-    def is_no_warning(record: logging.LogRecord) -> bool:
-        return record.levelno != logging.WARNING
-
-    printed.addFilter(is_no_warning)
+    raw = open_array(path, arrays) if is_array_file(path) else open_raw(path)
+    own = list(raw.ch_names)
+    names = own if rename is None else _renamed(path, own, list(rename))
     try:
-        yield
-    finally:
-        printed.removeFilter(is_no_warning)
+        selection = select_channels(names, picks, drop)
+    except (SelectionError, UnknownChannelError) as error:
+        has = "" if "the file has" in str(error) else f" (the file has {', '.join(map(repr, names))})"
+        raise RecordingError(f"{path}: {error}{has}") from None
+    read = [own[names.index(name)] for name in selection.names]
+    if scale is None:
+        _check_dimensions(path, raw, read)
+    signal, sampling_rate_hz = read_signal(path, raw, read, MICROVOLT_PER_VOLT, scale)
+    _check_rate(path, sampling_rate_hz)
+    recording = _mark_gaps(
+        Recording(
+            signal=signal,
+            sampling_rate_hz=sampling_rate_hz,
+            channels=selection.channels,
+            annotations=_annotations(raw, read) if triggers is None else _triggers(path, raw, triggers),
+            left_out=selection.left_out,
+        ),
+        discontinuous_records(path),
+    )
+    if not any(np.isfinite(row).any() for row in recording.signal):
+        raise RecordingError(f"{path}: the file holds no signal")
+    _check_amplitude(path, recording)
+    return recording
 
 
-def _signal(path: Path, raw: Any, names: list[str]) -> NDArray[np.float64]:
-    """The channels in µV, read at once, or piece by piece onto the disk where they would not fit into memory."""
-    if not fits_memory(len(names), raw.n_times, np.float64):
-        with contextlib.suppress(_Inseparable):
-            array = ScratchArray(len(names), raw.n_times, np.float64)
-            step = max(1, PIECE_BYTES // (8 * len(names)))
-            for start in range(0, raw.n_times, step):
-                array.write(0, start, _read(path, raw, names, start, min(start + step, raw.n_times)))
-            return array.array()
-    return _read(path, raw, names, 0, raw.n_times)
-
-
-class _Inseparable(Exception):
-    """The pieces of a recording are not what they are in the whole."""
-
-
-def _read(path: Path, raw: Any, names: list[str], start: int, stop: int) -> NDArray[np.float64]:
-    with warnings.catch_warnings():
-        # Channels at other rates than ours are resampled by MNE while reading; EEG channels share one rate.
-        is_piece = stop - start < raw.n_times
-        warnings.filterwarnings("error" if is_piece else "ignore", message=_MIXED_RATES)
-        try:
-            signal: NDArray[np.float64] = raw.get_data(picks=names, start=start, stop=stop, verbose="WARNING")
-        except MemoryError:
-            raise
-        except Exception as error:  # as in _open
-            if str(error).startswith(_MIXED_RATES):
-                raise _Inseparable from error
-            raise RecordingError(f"{path}: the signal cannot be read ({_first_line(error)})") from error
-    signal *= MICROVOLT_PER_VOLT
-    return signal
-
-
-def _refuse_truncated(path: Path) -> None:
-    """MNE shortens an EDF or BDF file that ends early; a cut copy is not the recording, so refuse it."""
-    with path.open("rb") as file:
-        header = file.read(256)
-        num_signals = int(header[252:256])
-        file.seek(256 + 216 * num_signals)
-        values_per_record = sum(int(file.read(8)) for _ in range(num_signals))
-    declared, header_bytes = int(header[236:244]), int(header[184:192])
-    bytes_per_value = 3 if header[0] == 0xFF else 2
-    found = (path.stat().st_size - header_bytes) / (bytes_per_value * values_per_record)
-    if found < declared:  # -1 stands for a recording that was never closed: its length is the file's
-        raise RecordingError(
-            f"{path}: truncated: the header promises {declared} data records, the file holds {found:.1f}; copy it again"
-        )
-
-
-def _electrodes(path: Path, raw: Any) -> list[str]:
-    names = []
-    for name in raw.ch_names:
-        try:
-            canonical_name(name)
-        except UnknownChannelError:
-            continue
-        names.append(name)
-    if not names:
-        raise RecordingError(
-            f"{path}: no channel is in the electrode vocabulary; the file has {_listed(raw.ch_names)}; rename them"
-        )
+def _renamed(path: Path, own: list[str], names: list[str]) -> list[str]:
+    if set(names) <= set(own):
+        return own  # the same names in another order, or only some of them
+    if len(names) != len(own):
+        raise RecordingError(f"{path}: has {len(own)} channels, but its sidecar names {len(names)}")
+    for before, after in zip(own, names, strict=True):
+        known = {known_name(before), known_name(after)} - {None}
+        if len(known) > 1:
+            raise RecordingError(f"{path}: channel {before!r} is called {after!r} by its sidecar; mend one of them")
     return names
 
 
-def _pick(path: Path, raw: Any, pick: str) -> str:
-    """The file's own name of a wanted channel."""
-    if pick in raw.ch_names:
-        return pick
-    try:
-        wanted = canonical_name(pick)
-    except UnknownChannelError as error:
-        raise RecordingError(f"{path}: {error} (the file has {_listed(raw.ch_names)})") from None
-    matches = []
-    for name in raw.ch_names:
-        try:
-            if canonical_name(name) == wanted:
-                matches.append(name)
-        except UnknownChannelError:
-            continue
-    if not matches:
-        raise RecordingError(f"{path}: channel {pick!r} is missing; the file has {_listed(raw.ch_names)}")
-    if len(matches) > 1:
-        raise RecordingError(f"{path}: channel {pick!r} could be {_listed(matches)}; give the file's own name")
-    return str(matches[0])
+def _annotations(raw: Any, read: Sequence[str]) -> tuple[Annotation, ...]:
+    """Those of the whole file and of the channels read; MNE counts their onsets from the amplifier's start."""
+    marks = raw.annotations
+    return tuple(
+        Annotation(float(onset) - float(raw.first_time), float(duration), str(description))
+        for onset, duration, description, channels in zip(
+            marks.onset, marks.duration, marks.description, marks.ch_names, strict=True
+        )
+        if not channels or set(channels) & set(read)
+    )
 
 
-def _canonical(path: Path, name: str) -> str:
-    try:
-        return canonical_name(name)
-    except UnknownChannelError as error:
-        raise RecordingError(f"{path}: {error}") from None
+def _triggers(path: Path, raw: Any, channel: str) -> tuple[Annotation, ...]:
+    if channel not in raw.ch_names:
+        raise RecordingError(f"{path}: trigger channel {channel!r} is missing; the file has {raw.ch_names}")
+    events = mne.find_events(raw, stim_channel=channel, shortest_event=1, verbose="WARNING")
+    rate_hz = float(raw.info["sfreq"])
+    return tuple(Annotation((time - raw.first_samp) / rate_hz, 0.0, str(code)) for time, _, code in events.tolist())
 
 
-def _refuse_doubled(path: Path, names: Sequence[str], channels: Sequence[str]) -> None:
-    for channel in set(channels):
-        same = [name for name, canonical in zip(names, channels, strict=True) if canonical == channel]
-        if len(same) > 1:
-            raise RecordingError(f"{path}: {_listed(same)} are the same electrode {channel}; pick one of them")
+def _mark_gaps(recording: Recording, records: Records | None) -> Recording:
+    """NaN where the signal is unusable, and the times of all breaks."""
+    signal, rate_hz = recording.signal, recording.sampling_rate_hz
+    for row in signal:
+        if not (is_finite := np.isfinite(row)).all():
+            row[~is_finite] = np.nan
+    release(signal)
+    annotations, breaks_s = recording.annotations, set[float]()
+    if records is not None and len(records.breaks):
+        breaks_s |= set((records.breaks * records.duration_s).tolist())
+        annotations = tuple(
+            Annotation(_without_gaps(onset_s, records), duration_s, text) for onset_s, duration_s, text in records.marks
+        )
+    for mark in annotations:
+        if BAD.match(mark.description) and mark.duration_s > 0:
+            end_s = mark.onset_s + mark.duration_s
+            signal[:, max(0, int(mark.onset_s * rate_hz)) : max(0, int(np.ceil(end_s * rate_hz)))] = np.nan
+        elif BREAK.match(mark.description):
+            breaks_s.add(mark.onset_s)
+    inside = sorted(time for time in breaks_s if 0 < round(time * rate_hz) < signal.shape[1])
+    return replace(recording, signal=signal, annotations=annotations, breaks_s=tuple(inside))
+
+
+def _without_gaps(time_s: float, records: Records) -> float:
+    """A time of the clock as a time of the signal, which has no gaps; one in a gap is where the signal goes on."""
+    record = max(0, int(np.searchsorted(records.onsets_s, time_s, side="right")) - 1)
+    return float(record * records.duration_s + min(time_s - records.onsets_s[record], records.duration_s))
 
 
 def _check_dimensions(path: Path, raw: Any, names: Sequence[str]) -> None:
     """MNE takes an EDF channel without a known physical dimension for volts, silently; ask instead."""
-    dimensions: dict[str, str] = raw._orig_units  # MNE offers no public view of what the file declared
+    dimensions: dict[str, str] = raw._orig_units or {}  # MNE offers no public view of what the file declared
     for name in names:
-        if dimensions.get(name, "V") not in ("V", "mV", "µV", "nV", "uV"):
+        if dimensions.get(name, "V") not in _VOLTAGES:
             raise RecordingError(
                 f"{path}: channel {name!r} has no known physical dimension (expected uV, mV or V); "
-                "correct the header before reading it"
+                "correct the header before reading it, or declare the `scale` of the signal"
             )
 
 
-def _check_amplitude(path: Path, signal: NDArray[np.float64], sampling_rate_hz: float) -> None:
-    amplitude = typical_amplitude_uv(signal, sampling_rate_hz)
-    low, high = AMPLITUDE_RANGE_UV
-    if amplitude is not None and not low <= amplitude <= high:
+def _check_rate(path: Path, sampling_rate_hz: float) -> None:
+    low, high = RATE_RANGE_HZ
+    if not low <= sampling_rate_hz <= high:
         raise RecordingError(
-            f"{path}: typical amplitude {amplitude:.3g} µV is no EEG (expected {low:g} to {high:g} µV): "
-            "the unit in the header is probably wrong; correct it before reading the file"
+            f"{path}: a sampling rate of {sampling_rate_hz:g} Hz is no EEG's (expected {low:g} to {high:g} Hz); "
+            "correct the header before reading it"
         )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(str(name)) for name in names)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _check_amplitude(path: Path, recording: Recording) -> None:
+    amplitude = typical_amplitude_uv(recording.signal, recording.sampling_rate_hz)
+    low, high = AMPLITUDE_RANGE_UV
+    if amplitude is None:
+        raise RecordingError(f"{path}: every channel is constant within every second: nothing was recorded")
+    if not is_plausible(amplitude):
+        raise RecordingError(
+            f"{path}: typical amplitude {amplitude:.3g} µV is no EEG (expected {low:g} to {high:g} µV): "
+            "the unit in the header is probably wrong; correct it before reading the file, or declare the `scale` of "
+            "the signal"
+        )

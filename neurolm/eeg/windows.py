@@ -38,7 +38,8 @@ def cut(
     """All windows of ``duration_s`` every ``stride_s`` that lie wholly between ``start_s`` and ``stop_s``.
 
     Windows are views of a float32 recording: those of a day cost no memory until they are read. A rest shorter than a
-    window at the end is not used. ``stop_s`` None is the recording's end.
+    window at the end is not used. ``stop_s`` None is the recording's end. A window across one of the recording's breaks
+    is NaN, and so `unusable`.
     """
     rate = recording.sampling_rate_hz
     num_times, stride = round(duration_s * rate), round(stride_s * rate)
@@ -49,9 +50,16 @@ def cut(
     if first < 0:
         raise ValueError(f"a window cannot begin at {start_s:g} s")
     indices = tuple(channel_index(name) for name in recording.channels)
+    breaks = [round(break_s * rate) for break_s in recording.breaks_s]
+
+    def signal(begin: int) -> NDArray[np.float32]:
+        if any(begin < place < begin + num_times for place in breaks):
+            return np.full((len(indices), num_times), np.nan, np.float32)
+        return np.asarray(recording.signal[:, begin : begin + num_times], dtype=np.float32)
+
     return [
         Window(
-            signal=np.asarray(recording.signal[:, begin : begin + num_times], dtype=np.float32),
+            signal=signal(begin),
             channel_indices=indices,
             start_s=begin / rate,
             label=label,

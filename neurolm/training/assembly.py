@@ -304,7 +304,7 @@ def _export(
         "own_tasks": {name: as_dict(run.own_tasks[name]) for name in run.tasks if name in run.own_tasks}
         if isinstance(run, InstructRun)
         else {},
-        "layouts": {name: data_set.layout for name, data_set in run.data.sets.items()},
+        "layouts": {name: data_set.described for name, data_set in run.data.sets.items()},
         "trained": {
             "stage": run.stage_name,
             "config_digest": training_digest(run),

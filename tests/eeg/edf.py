@@ -33,3 +33,44 @@ def write_edf(
     path.parent.mkdir(parents=True, exist_ok=True)
     edfio.Edf(signals).write(path)
     return path
+
+
+def write_mixed(path: Path, rates_hz: dict[str, float], duration_s: int = 20) -> Path:
+    """Noise of 10 µV in channels of several sampling rates."""
+    rng = np.random.default_rng(0)
+    signals = [
+        edfio.EdfSignal(
+            np.clip(rng.normal(0, 10, round(duration_s * rate_hz)), -90, 90),
+            rate_hz,
+            label=name,
+            physical_dimension="uV",
+            physical_range=(-100, 100),
+        )
+        for name, rate_hz in rates_hz.items()
+    ]
+    edfio.Edf(signals, data_record_duration=1).write(path)
+    return path
+
+
+def write_discontinuous(path: Path, onsets_s: Sequence[int], marks: Sequence[tuple[float, float, str]] = ()) -> Path:
+    """An EDF+D file of FP1 alone: 1 s at 200 Hz for every onset, marks at times of the clock."""
+    rng = np.random.default_rng(0)
+    lists = []
+    for place, onset in enumerate(onsets_s):
+        text = f"+{onset}\x14\x14\x00"
+        if place == 0:
+            text += "".join(f"+{time}\x15{length}\x14{word}\x14\x00" for time, length, word in marks)
+        lists.append(text.encode().ljust(240, b"\0"))
+    fields = [
+        ("FP1", "EDF Annotations"), ("", ""), ("uV", ""), ("-100", "-1"), ("100", "1"), ("-32768", "-32768"),
+        ("32767", "32767"), ("", ""), ("200", "120"), ("", ""),
+    ]  # fmt: skip
+    widths = [16, 80, 8, 8, 8, 8, 8, 80, 8, 32]
+    header = f"{'0':8}{'X X X X':80}{'Startdate X X X X':80}{'01.01.85':8}{'00.00.00':8}{768:<8}{'EDF+D':44}"
+    header += f"{len(onsets_s):<8}{1:<8}{2:<4}"
+    header += "".join(f"{value:{width}}" for values, width in zip(fields, widths, strict=True) for value in values)
+    with path.open("wb") as file:
+        file.write(header.encode())
+        for annotations in lists:
+            file.write(np.clip(rng.normal(0, 3000, 200), -30000, 30000).astype("<i2").tobytes() + annotations)
+    return path

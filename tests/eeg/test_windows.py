@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +41,13 @@ def test_every_window_is_whole_and_none_is_missing(
     expected = [start for start in range(start_s, 20, stride_s) if (start + duration_s) * 200 <= num_times]
     assert [window.start_s for window in windows] == expected
     assert all(window.signal.shape == (2, duration_s * 200) for window in windows)
+
+
+def test_no_window_crosses_a_break() -> None:
+    recording = replace(ramp(2000), breaks_s=(4.0, 7.1))
+    windows = cut(recording, duration_s=2, stride_s=1)
+    assert [window.start_s for window in windows if unusable(window)] == [3, 6, 7]
+    assert [window.start_s for window in windows if unusable(window) is None] == [0, 1, 2, 4, 5, 8]
 
 
 def test_nonsense_is_refused() -> None:
