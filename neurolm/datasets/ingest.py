@@ -13,14 +13,16 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from neurolm.config import ConfigError, Location, config, digest
 from neurolm.datasets import LAYOUTS
-from neurolm.datasets.dataset import EEGDataset, SourceFile
-from neurolm.datasets.splits import SplitConfig, split_subjects
+from neurolm.datasets.assignment import assign
+from neurolm.datasets.dataset import Assignment, EEGDataset, SourceFile, by_subject
+from neurolm.datasets.published_counts import compare_with_published
+from neurolm.datasets.splits import SPLITS, Split, SplitConfig
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.privacy import key_fingerprint, keyed_id, load_key
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
@@ -34,12 +36,12 @@ SHARD_SOURCE_BYTES = 32 * 2**20
 
 @config
 class DataSetConfig:
-    """One data set below ``data.root``."""
+    """One data set below ``data.root`` or ``data.pretraining_root``."""
 
     layout: str
-    """Which published layout the folder has: workload, hmc or motor_imagery."""
+    """Which published layout the folder has; README lists them."""
     folder: Path = Path(".")
-    """Folder of this data set, relative to ``data.root``."""
+    """Folder of this data set, relative to the root."""
 
 
 @config
@@ -59,11 +61,15 @@ class DataConfig:
     sets: dict[str, DataSetConfig] = Field(default_factory=lambda: {"workload": DataSetConfig(layout="workload")})
     """Data sets below ``root``, by the name that tasks use."""
     pretraining_root: Location | None = None
-    """Folder in EEGMMIDB's layout that stages 1 and 2 learn from; null: the training subjects of ``root``."""
-    pretraining_window_s: Annotated[float, Field(gt=0)] = 16.0
-    """Length of a pre-training window in seconds; the paper fills 1024 tokens: 16 s at 64 channels."""
+    """Folder of the recordings that stages 1 and 2 learn from; null: the training subjects of ``root``."""
+    pretraining_sets: dict[str, DataSetConfig] = Field(
+        default_factory=lambda: {"motor_imagery": DataSetConfig(layout="motor_imagery")}
+    )
+    """Data sets below ``pretraining_root``; their labels are not used. Unset: EEGMMIDB, in the folder itself."""
+    pretraining_window_s: Annotated[float, Field(gt=0)] | None = None
+    """Length of a pre-training window in seconds; null: what fills the paper's 1024 tokens, 16 s at 64 channels."""
     split: SplitConfig = Field(default_factory=SplitConfig)
-    """How subjects are divided into train, val and test."""
+    """How the data sets below ``root`` are divided into train, val and test."""
     preprocessing: PreprocessingConfig = Field(default_factory=PreprocessingConfig)
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
@@ -133,29 +139,36 @@ class ShardAccount:
 
 
 def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
-    """Shards of the labelled data sets below ``data.root``, split by subject. Raises UserError."""
+    """Shards of the labelled data sets below ``data.root``, split by ``data.split``. Raises UserError."""
     if config.root is None:
         raise ConfigError("data.root is not set; give the folder of your recordings: data.root=DIR")
     plans = []
     for name, data_set in config.sets.items():
         layout = layout_named(data_set.layout)
         sources = layout.find(config.root / data_set.folder)
-        splits = split_subjects({source.subject for source in sources}, config.split, layout.paper_counts)
-        plans += _plan_set(name, layout, sources, splits, config, store)
+        plans += _plan_set(name, layout, assign(layout, sources, config.split), config, store)
     return plans
 
 
 def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:
-    """Shards of unlabelled windows below ``data.pretraining_root``; every tenth subject validates."""
+    """Shards of the windows below ``data.pretraining_root``; every tenth subject of a set validates."""
     if config.pretraining_root is None:
         raise ConfigError("data.pretraining_root is not set")
-    layout = dataclasses.replace(layout_named("motor_imagery"), window_s=config.pretraining_window_s)  # type: ignore[call-arg]
-    sources = layout.find(config.pretraining_root)
-    subjects = sorted({source.subject for source in sources})
-    if len(subjects) < 2:
-        raise ConfigError(f"{config.pretraining_root}: found 1 subject; pre-training needs 2 or more (one validates)")
-    splits = {subject: "val" if place % 10 == 1 else "train" for place, subject in enumerate(subjects)}
-    return _plan_set("motor_imagery", layout, sources, splits, config, store)
+    plans = []
+    for name, data_set in config.pretraining_sets.items():
+        layout = layout_named(data_set.layout)
+        if config.pretraining_window_s is not None:
+            layout = dataclasses.replace(layout, window_s=config.pretraining_window_s)  # type: ignore[call-arg]
+        folder = config.pretraining_root / data_set.folder
+        sources = layout.find(folder)
+        subjects = sorted({source.subject for source in sources})
+        if len(subjects) < 2:
+            raise ConfigError(f"{folder}: found 1 subject; pre-training needs 2 or more (one validates)")
+        splits: dict[str, Split] = {
+            subject: "val" if place % 10 == 1 else "train" for place, subject in enumerate(subjects)
+        }
+        plans += _plan_set(name, layout, by_subject(sources, splits), config, store)
+    return plans
 
 
 def layout_named(name: str) -> EEGDataset:
@@ -199,6 +212,10 @@ def write_store(
     _write_private_map(plans, store.parent / "private")
     accounts = sorted(run(plans), key=lambda account: account.name)
     manifest = _manifest(accounts, plans)
+    manifest.published_counts = compare_with_published(
+        [(plan.data_set, plan.layout, source, plan.split) for plan in plans for source in plan.sources],
+        [(account.data_set, account.split, account.num_windows) for account in accounts],
+    )
     if manifest.counts["num_windows"] == 0:
         reasons = "; ".join(sorted(set(manifest.quarantined.values()) | set(manifest.dropped)))
         raise ConfigError(f"{store}: no window came out of {len(plans)} shards; reasons: {reasons}")
@@ -214,15 +231,14 @@ def run_locally(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
 def _plan_set(
     name: str,
     layout: EEGDataset,
-    sources: Sequence[SourceFile],
-    splits: dict[str, Any],
+    assignment: Assignment,
     config: DataConfig,
     store: Path,
 ) -> list[ShardPlan]:
     key = load_key(config.privacy.key_file)
     plans = []
-    for split in ("train", "val", "test"):
-        members = [source for source in sources if splits[source.subject] == split]
+    for split in SPLITS:
+        members = [source for source, assigned in assignment if assigned == split]
         for number, shard in enumerate(_by_size(members)):
             path = store / f"{split}-{name}-{number:05d}.parquet"
             plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))
@@ -274,7 +290,7 @@ def _recording_id(plan: ShardPlan, source: SourceFile) -> str:
 
 
 def _subject_id(plan: ShardPlan, source: SourceFile) -> str:
-    return keyed_id(plan.key, "subject", f"{plan.layout.name}/{source.subject}")
+    return keyed_id(plan.key, "subject", f"{plan.layout.people or plan.layout.name}/{source.subject}")
 
 
 def _reason(error: Exception, source: SourceFile, recording_id: str) -> str:

@@ -1,6 +1,7 @@
 """The paper's preprocessing: band-pass, notch and resampling of a whole recording, in the released code's order."""
 
 import warnings
+from dataclasses import replace
 
 import mne
 import numpy as np
@@ -25,11 +26,19 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
     """Band-pass at the native rate, notch at ``mains_hz``, then resample; float32 µV.
 
     Filters are MNE's default zero-phase FIR ("firwin", Hamming) and the resampler MNE's FFT resampler, as in the
-    released data makers. A notch at or above the Nyquist frequency has nothing to remove and is left out.
+    released data makers. A notch at or above the Nyquist frequency has nothing to remove and is left out. A recording
+    that is preprocessed already comes back unfiltered.
 
     Raises:
-        RecordingError: the recording is too slow for the band (Nyquist frequency at or below ``low_hz``).
+        RecordingError: the recording is too slow for the band (Nyquist frequency at or below ``low_hz``), or was
+            preprocessed to another rate.
     """
+    if recording.is_preprocessed:
+        if recording.sampling_rate_hz != config.sampling_rate_hz:
+            raise RecordingError(
+                f"preprocessed before to {recording.sampling_rate_hz:g} Hz, expected {config.sampling_rate_hz:g} Hz"
+            )
+        return replace(recording, signal=recording.signal.astype(np.float32))
     nyquist_hz = recording.sampling_rate_hz / 2
     if nyquist_hz <= config.low_hz:
         raise RecordingError(

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Recording:
     annotations: tuple[Annotation, ...] = ()
     left_out: tuple[str, ...] = ()
     """The file's own names of the channels that were not read."""
+    is_preprocessed: bool = False
+    """Filtered and resampled by somebody else before; `preprocess` leaves it as it is."""
 
     @property
     def duration_s(self) -> float:
@@ -68,13 +70,14 @@ class Recording:
         return self.signal.shape[1] / self.sampling_rate_hz
 
 
-def read_recording(path: str | Path, picks: Sequence[str] | None = None) -> Recording:
+def read_recording(path: str | Path, picks: Sequence[str] | None = None, **reader_options: Any) -> Recording:
     """Read a recording of any format that MNE knows.
 
     Args:
         path: a file; its extension says the format (EDF, BDF, BrainVision, EEGLAB, FIF, Nihon Kohden, ...).
         picks: channels in the order wanted, by the file's own or by canonical names; None takes every channel of the
             electrode vocabulary in the file's order and lists the others in `Recording.left_out`.
+        reader_options: what MNE's reader of this format must be told, such as ``data_format="int32"`` for a CNT file.
 
     Raises:
         RecordingError: missing, unreadable or truncated file, missing or doubled channel, unknown or wrong unit.
@@ -82,7 +85,7 @@ def read_recording(path: str | Path, picks: Sequence[str] | None = None) -> Reco
     path = Path(path)
     if not path.exists():
         raise RecordingError(f"{path}: no such recording")
-    raw = _open(path)
+    raw = _open(path, reader_options)
     names = _electrodes(path, raw) if picks is None else [_pick(path, raw, pick) for pick in picks]
     channels = tuple(_canonical(path, name) for name in names)
     _refuse_doubled(path, names, channels)
@@ -120,11 +123,11 @@ def typical_amplitude_uv(signal: NDArray[np.floating[Any]], sampling_rate_hz: fl
     return float(np.median(spread)) if len(spread) else None
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, reader_options: Mapping[str, Any]) -> Any:
     with warnings.catch_warnings(record=True) as caught, _without_printed_warnings():
         warnings.simplefilter("always")
         try:
-            raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
+            raw = mne.io.read_raw(path, preload=False, verbose="WARNING", **reader_options)
         except MemoryError:
             raise
         except Exception as error:  # readers fail in as many ways as files can be broken
