@@ -41,8 +41,8 @@ EMOBRAIN = BioSemi(
 RAW_EEG_DATA = BioSemi(
     name="raw_eeg_data",
     title="Raw EEG Data (Trujillo, category learning)",
-    layout="<...>_II_S<subject>.bdf and <...>_RBII_S<subject>.bdf",
-    pattern=r".*(?:RB-?)?II_S?(\d+)\.bdf",
+    layout="EEG_Cat_Study4_II_II_S<subject>.bdf and EEG_Cat_Study4_<...>_RBII_S<subject>.bdf",
+    pattern=r".+_(?:RB-?)?II_S(\d+)\.bdf",
     licence="CC0 1.0 (Texas Data Repository)",
     citation=(
         "Trujillo, Mental effort and information-processing costs are inversely related to global brain free energy "
@@ -53,13 +53,13 @@ RAW_EEG_DATA = BioSemi(
 RESTING_STATE = BioSemi(
     name="resting_state",
     title="Resting State EEG Data (Trujillo)",
-    layout="<...>_S<subject>.bdf",
-    pattern=r"(?!.*II_S?\d+\.bdf).*_S(\d+)\.bdf",
+    layout="EEG_Cat_Study4_Resting_S<subject>.bdf",
+    pattern=r".+_Resting_S(\d+)\.bdf",
     licence="CC0 1.0 (Texas Data Repository)",
     citation=(
         "Trujillo et al., The effect of electroencephalogram (EEG) reference choice on information-theoretic measures "
         "of the complexity and integration of EEG signals, Front. Neurosci. 11:425, 2017"
     ),
     url="https://doi.org/10.18738/T8/EG0LJI",
-    published=Published(subjects=22),
+    published=Published(subjects=22, recordings=22),
 )

@@ -158,6 +158,10 @@ def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:
     for name, data_set in config.pretraining_sets.items():
         layout = layout_named(data_set.layout)
         if config.pretraining_window_s is not None:
+            if not hasattr(layout, "window_s"):
+                raise ConfigError(
+                    f"data.pretraining_window_s: windows of layout {layout.name} have a length of their own"
+                )
             layout = dataclasses.replace(layout, window_s=config.pretraining_window_s)  # type: ignore[call-arg]
         folder = config.pretraining_root / data_set.folder
         sources = layout.find(folder)

@@ -17,7 +17,7 @@ def compare_with_published(
     """For every data set with published numbers: ``published``, ``found`` and a list of ``differences`` in words.
 
     Windows are compared where all published recordings are present (or their number is not known), and windows by split
-    where the split is that of the released code. Differences are also logged.
+    where the split is that of the released code. Differences in windows are also logged as warnings.
 
     Args:
         planned: data set, layout, source and split of everything that was to be written.
@@ -31,8 +31,9 @@ def compare_with_published(
         assignment = [(source, split) for other, _, source, split in planned if other == name]
         if compared := _compare(layout, assignment, windows.get(name, Counter())):
             report[name] = compared
+            level = logging.INFO if _is_incomplete(layout, compared["found"]["recordings"]) else logging.WARNING
             for difference in compared["differences"]:
-                logger.warning("data set %s: %s", name, difference)
+                logger.log(level, "data set %s: %s", name, difference)
     return report
 
 
@@ -46,7 +47,7 @@ def _compare(
     num_recordings = len({(s.path, None if s.part in SPLITS else s.part) for s, _ in assignment})
     num_windows = windows.total()
     differences = []
-    if published.recordings not in (None, num_recordings):
+    if _is_incomplete(layout, num_recordings):
         differences.append(f"{num_recordings} recordings are here, {published.recordings} are published")
     elif published.windows is not None:
         if num_windows != published.windows:
@@ -63,6 +64,10 @@ def _compare(
         "found": {"recordings": num_recordings, "windows": num_windows},
         "differences": differences,
     }
+
+
+def _is_incomplete(layout: EEGDataset, num_recordings: int) -> bool:
+    return layout.published.recordings not in (None, num_recordings)
 
 
 def _is_released_split(layout: EEGDataset, assignment: Sequence[tuple[SourceFile, str]]) -> bool:

@@ -72,13 +72,15 @@ class ReleasedPickles(EEGDataset):
     samples one after another: where they lay in their recording is not known.
     """
 
+    made_from: EEGDataset
+    """The data set of the samples; a recording of it, which is no pickle, is read as one (`neurolm predict`)."""
     subject_pattern: str
     """Regular expression of a recording's name; its group that matches is the subject."""
     first_code: int = 0
     """Number of the first label."""
     straddling_rules: tuple[str, ...] = ("released",)
     window_s: float | None = None
-    """Not used: a sample is a window."""
+    """Length of a window of ``made_from``; a sample is a window as it is."""
 
     def find(self, root: Path) -> list[SourceFile]:
         """All recordings with samples in a folder train, val, eval or test (TUEV: processed_train, ...)."""
@@ -95,6 +97,8 @@ class ReleasedPickles(EEGDataset):
 
     def read(self, source: SourceFile) -> Recording:
         """The samples of a recording one after another, each marked by an annotation. Raises RecordingError."""
+        if source.path.suffix != ".pkl":
+            return self.made_from.read(source)
         signals: list[NDArray[Any]] = []
         marks: list[Annotation] = []
         channels: tuple[str, ...] | None = None
@@ -177,6 +181,8 @@ def released_pickles_of(data_set: EEGDataset) -> ReleasedPickles:
         people=data_set.people,
         paper_counts=data_set.paper_counts,
         published=Published(windows=data_set.published.windows),
+        made_from=data_set,
+        window_s=getattr(data_set, "window_s", None),
         subject_pattern=_SUBJECTS.get(data_set.name, _TUH_SUBJECT),
         first_code=1 if data_set.name == "tuev" else 0,
     )

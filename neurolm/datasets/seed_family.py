@@ -1,5 +1,6 @@
 """SEED-IV, SEED-V, SEED-GER and SEED-FRA, here unlabelled, for pre-training: one amplifier and cap, other people."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import scipy.io
 
 from neurolm.datasets.arrays import read_mat, recording_of
-from neurolm.datasets.dataset import Published, SourceFile
+from neurolm.datasets.dataset import DataSetError, Published, SourceFile
 from neurolm.datasets.pretraining import PretrainingDataset
 from neurolm.datasets.seed import SEED_CHANNELS, SEED_LICENCE, SEED_URL, read_neuroscan
 from neurolm.eeg.recording import Recording, RecordingError
@@ -51,11 +52,16 @@ class SEEDIV(SEEDFamily):
 
     def find(self, root: Path) -> list[SourceFile]:
         """All clips of all sessions; features and eye movements of the set lie elsewhere under the same names."""
-        files = [source for source in super().find(root) if source.path.parent.name in ("1", "2", "3")]
+        files = [
+            source
+            for source in super().find(root)
+            if source.path.parent.name in ("1", "2", "3") and not re.search("feature|eye", source.recording)
+        ]
+        if not files:
+            raise DataSetError(f"{root}: no recording of {self.title} found; expected {self.layout}")
         return [
             replace(source, recording=f"{source.recording}#{trial:02d}", part=str(trial))
             for source in files
-            if "feature" not in source.recording and "eye" not in source.recording
             for trial in range(1, TRIALS + 1)
         ]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurolm.datasets.dataset import Assignment, EEGDataset, Published, SourceFile, by_position, by_subject
-from neurolm.datasets.splits import SplitConfig, split_subjects
 from neurolm.eeg.recording import Recording, RecordingError
 from neurolm.eeg.windows import Window, cut
 
@@ -66,8 +65,10 @@ class Workload(EEGDataset):
 
     def paper_split(self, sources: Sequence[SourceFile]) -> Assignment:
         """Subjects 1 to 26 train, 27 to 31 validate, the rest is the test, in sorted order."""
+        subjects = enumerate(sorted({source.subject for source in sources}))
         return by_subject(
-            sources, split_subjects({source.subject for source in sources}, SplitConfig(), self.paper_counts)
+            sources,
+            {subject: "train" if place < 26 else "val" if place < 31 else "test" for place, subject in subjects},
         )
 
     def released_split(self, sources: Sequence[SourceFile]) -> Assignment:

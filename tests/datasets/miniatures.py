@@ -204,13 +204,13 @@ def emobrain(root: Path) -> Miniature:
 
 
 def raw_eeg_data(root: Path) -> Miniature:
-    names = ["Trujillo_RBII_S01.bdf", "Trujillo_II_S02.bdf", "Trujillo_II_S03.bdf"]
-    return biosemi(root, "raw_eeg_data", names, ["01", "02", "03"], 17)
+    names = [f"EEG_Cat_Study4_{name}.bdf" for name in ("II_II_S1", "II_RBII_S2", "II_II_S10")]
+    return biosemi(root, "raw_eeg_data", names, ["1", "10", "2"], 17)
 
 
 def resting_state(root: Path) -> Miniature:
-    found = biosemi(root, "resting_state", [f"Trujillo_Rest_S{n}.bdf" for n in (1, 2, 3)], ["1", "2", "3"], 17)
-    (root / "Trujillo_II_S02.bdf").touch()  # of the other set
+    found = biosemi(root, "resting_state", [f"EEG_Cat_Study4_Resting_S{n}.bdf" for n in (1, 2, 3)], ["1", "2", "3"], 17)
+    (root / "EEG_Cat_Study4_II_II_S1.bdf").touch()  # of the other set
     return found
 
 

@@ -121,8 +121,9 @@ def test_seed_is_split_by_clip_and_so_in_parts() -> None:
 
 def test_a_published_split_that_comes_out_empty_is_refused() -> None:
     files = [source(f"Subject{n:02d}", k) for n in range(31) for k in (1, 2)]
-    with pytest.raises(SplitError, match=r"rule released leaves nothing for test of the 62 files present.*auto"):
-        assign(LAYOUTS["workload"], files, SplitConfig(rule="released"))
+    for rule in ("paper", "released"):
+        with pytest.raises(SplitError, match=rf"rule {rule} leaves nothing for test of the 62 files present.*auto"):
+            assign(LAYOUTS["workload"], files, SplitConfig(rule=rule))  # type: ignore[arg-type]
     with pytest.raises(SplitError, match="rule subject leaves nothing for"):
         assign(LAYOUTS["workload"], files[:4], SplitConfig(rule="subject"))
     assert sizes(assign(LAYOUTS["workload"], files, SplitConfig())) == (42, 10, 10)

@@ -49,7 +49,16 @@ def test_a_miniature_in_the_real_layout(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_another_folder_is_refused_with_the_expected_layout(name: str, tmp_path: Path) -> None:
     layout = LAYOUTS[name]
-    for other in ("holiday.edf", "notes.csv", "clip_1.mat", "take_1.bdf", "session.cnt", "x.pkl"):
+    for other in (
+        "holiday.edf",
+        "notes.csv",
+        "clip_1.mat",
+        "features/1_20160518.mat",
+        "take_1.bdf",
+        "session.cnt",
+        "x.pkl",
+    ):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).touch()
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DataSetError) as caught:

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.assignment import assign
-from neurolm.datasets.dataset import DataSetError
+from neurolm.datasets.dataset import DataSetError, SourceFile
 from neurolm.datasets.ingest import DataConfig, DataSetConfig, plan_downstream, run_locally, write_store
 from neurolm.datasets.released_pickles import read_sample
 from neurolm.datasets.splits import SplitConfig, SplitError
 from neurolm.eeg.recording import RecordingError
 from neurolm.eeg.shards import Store
 from tests.datasets.miniatures import noise, sample
+from tests.eeg.edf import write_edf
 
 TUAB, TUEV, TUEG = (LAYOUTS[f"{name}_pickles"] for name in ("tuab", "tuev", "tueg"))
 
@@ -92,6 +93,14 @@ def test_wrong_samples_say_what_is_wrong(content: Any, words: str, tmp_path: Pat
     (source,) = TUAB.find(tmp_path)
     with pytest.raises(ValueError, match=words):
         TUAB.read(source)
+
+
+def test_a_recording_of_the_set_itself_is_read_as_one(tmp_path: Path) -> None:
+    path = write_edf(tmp_path / "Subject01_2.edf", LAYOUTS["workload"].channels, duration_s=5)
+    layout = LAYOUTS["workload_pickles"]
+    recording = layout.read(SourceFile(path, path.name, "unknown"))
+    assert (len(recording.channels), recording.is_preprocessed) == (19, False)
+    assert layout.window_s == LAYOUTS["workload"].window_s == 4  # type: ignore[attr-defined]
 
 
 def test_a_recording_in_two_folders_is_refused(tmp_path: Path) -> None:
