@@ -14,13 +14,12 @@ from neurolm.eeg.preprocessing import PreprocessingConfig
 
 @config
 class DataSetConfig:
-    """One data set below ``data.root``."""
+    """One data set below ``data.root`` or ``data.pretraining_root``."""
 
     layout: str
-    """Which published layout the folder has (workload, hmc, motor_imagery); or folder or bids, which need a
-    ``declaration``."""
+    """Which published layout the folder has, README lists them; or folder or bids, which need a ``declaration``."""
     folder: Path = Path(".")
-    """Folder of this data set, relative to ``data.root``."""
+    """Folder of this data set, relative to the root."""
     declaration: Annotated[Declaration | None, BeforeValidator(declared)] = None
     """What the recordings of a folder or BIDS set are: a YAML file, relative to the one that names it."""
 
@@ -58,11 +57,15 @@ class DataConfig:
     sets: dict[str, DataSetConfig] = Field(default_factory=lambda: {"workload": DataSetConfig(layout="workload")})
     """Data sets below ``root``, by the name that tasks use."""
     pretraining_root: Location | None = None
-    """Folder in EEGMMIDB's layout that stages 1 and 2 learn from; null: the training subjects of ``root``."""
-    pretraining_window_s: Annotated[float, Field(gt=0)] = 16.0
-    """Length of a pre-training window in seconds; the paper fills 1024 tokens: 16 s at 64 channels."""
+    """Folder of the recordings that stages 1 and 2 learn from; null: the training subjects of ``root``."""
+    pretraining_sets: dict[str, DataSetConfig] = Field(
+        default_factory=lambda: {"motor_imagery": DataSetConfig(layout="motor_imagery")}
+    )
+    """Data sets below ``pretraining_root``; their labels are not used. Unset: EEGMMIDB, in the folder itself."""
+    pretraining_window_s: Annotated[float, Field(gt=0)] | None = None
+    """Length of a pre-training window in seconds; null: what fills the paper's 1024 tokens, 16 s at 64 channels."""
     split: SplitConfig = Field(default_factory=SplitConfig)
-    """How subjects are divided into train, val and test."""
+    """How the data sets below ``root`` are divided into train, val and test."""
     preprocessing: PreprocessingConfig = Field(default_factory=PreprocessingConfig)
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)

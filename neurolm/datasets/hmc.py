@@ -3,10 +3,11 @@
 import csv
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neurolm.datasets.dataset import DataSetError, EEGDataset, SourceFile
+from neurolm.datasets.dataset import Assignment, DataSetError, EEGDataset, Published, SourceFile, by_position
 from neurolm.eeg.recording import Recording
 from neurolm.eeg.windows import Window, cut
 
@@ -18,12 +19,14 @@ _STAGE = re.compile(r"Sleep stage (W|N1|N2|N3|R)")
 class HMC(EEGDataset):
     """Every scored epoch of 30 s is a window; the sidecar says which stage it is.
 
-    As in the released code, the splits are positions in the sorted files (the paper speaks of subject numbers).
+    The released code's splits are positions in the sorted files; the paper speaks of subject numbers. Three numbers are
+    missing in release 1.1, so the borders differ. `SplitConfig` auto is the released code's.
     """
 
     name: str = "hmc"
     title: str = "Haaglanden Medisch Centrum sleep staging database (HMC 1.1)"
     layout: str = "recordings/SNxxx.edf with recordings/SNxxx_sleepscoring.txt"
+    sampling_rate_hz: float | None = 256.0
     mains_hz: float = 50.0
     channels: tuple[str, ...] = ("EEG F4-M1", "EEG C4-M1", "EEG O2-M1", "EEG C3-M2")
     labels: tuple[str, ...] = ("W", "N1", "N2", "N3", "R")
@@ -34,6 +37,9 @@ class HMC(EEGDataset):
     )
     url: str = "https://physionet.org/content/hmc-sleep-staging/1.1/"
     paper_counts: tuple[int, int, int] | None = (100, 25, 26)
+    published: Published = Published(
+        subjects=151, recordings=151, windows=137_243, windows_by_split=(91_248, 22_124, 23_871)
+    )
     window_s: float = 30.0
 
     def find(self, root: Path) -> list[SourceFile]:
@@ -68,6 +74,18 @@ class HMC(EEGDataset):
                 dropped["epoch beyond the end of the recording"] += 1
             windows += found
         return windows, dropped
+
+    def paper_split(self, sources: Sequence[SourceFile]) -> Assignment:
+        """Subject numbers 1 to 100 train, 101 to 126 validate, 127 to 154 are the test."""
+        return [
+            (source, "train" if number <= 100 else "val" if number <= 126 else "test")
+            for source in sources
+            for number in [int(source.subject.removeprefix("SN"))]
+        ]
+
+    def released_split(self, sources: Sequence[SourceFile]) -> Assignment:
+        """The first 100 of the sorted files train, the next 25 validate, the rest is the test."""
+        return by_position(sources, 100, 25)
 
     def _epochs(self, path: Path) -> list[tuple[float, str]]:
         """Onset in seconds and annotation of every row that lasts as long as a window."""

@@ -25,6 +25,7 @@ from neurolm.datasets.plan import (
     plan_downstream,
     plan_pretraining,
 )
+from neurolm.datasets.published_counts import compare_with_published
 from neurolm.eeg.channels import known_name
 from neurolm.eeg.preprocessing import preprocess
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, window_digest, write_manifest
@@ -73,6 +74,10 @@ def write_store(
     _write_private_map(plans, store.parent / "private")
     accounts = sorted(run(plans), key=lambda account: account.name)
     manifest = manifest_of(accounts, plans)
+    manifest.published_counts = compare_with_published(
+        [(plan.data_set, plan.layout, source, plan.split) for plan in plans for source in plan.sources],
+        [(account.data_set, account.split, account.num_windows) for account in accounts],
+    )
     if manifest.counts["num_windows"] == 0:
         reasons = "; ".join(sorted(set(manifest.quarantined.values()) | set(manifest.dropped)))
         raise ConfigError(f"{store}: no window came out of {len(plans)} shards; reasons: {reasons}")

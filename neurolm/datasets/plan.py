@@ -7,9 +7,10 @@ from typing import Any
 
 from neurolm.config import ConfigError, build, digest
 from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
+from neurolm.datasets.assignment import assign
 from neurolm.datasets.data_config import DataConfig, DataSetConfig
-from neurolm.datasets.dataset import EEGDataset, SourceFile
-from neurolm.datasets.splits import split_subjects
+from neurolm.datasets.dataset import Assignment, EEGDataset, SourceFile, by_subject
+from neurolm.datasets.splits import SPLITS, Split
 from neurolm.eeg.preprocessing import PreprocessingConfig
 from neurolm.eeg.privacy import keyed_id, load_key
 
@@ -35,34 +36,44 @@ class ShardPlan:
 
     def subject_id(self, source: SourceFile) -> str:
         """The subject's keyed id."""
-        return keyed_id(self.key, "subject", f"{self.layout.name}/{source.subject}")
+        return keyed_id(self.key, "subject", f"{self.layout.people or self.layout.name}/{source.subject}")
 
 
 def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
-    """Shards of the labelled data sets below ``data.root``, split by subject. Raises UserError."""
+    """Shards of the labelled data sets below ``data.root``, split by ``data.split``. Raises UserError."""
     if config.root is None:
         raise ConfigError("data.root is not set; give the folder of your recordings: data.root=DIR")
     plans = []
     for name, data_set in config.sets.items():
         layout = layout_of(data_set)
         sources = layout.find(config.root / data_set.folder)
-        undivided = {source.subject for source in sources if source.split is None}
-        splits = split_subjects(undivided, config.split, layout.paper_counts) if undivided else {}
-        plans += _plan_set(name, layout, sources, splits, config, store)
+        plans += _plan_set(name, layout, assign(layout, sources, config.split), config, store)
     return plans
 
 
 def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:
-    """Shards of unlabelled windows below ``data.pretraining_root``; every tenth subject validates."""
+    """Shards of the windows below ``data.pretraining_root``; every tenth subject of a set validates."""
     if config.pretraining_root is None:
         raise ConfigError("data.pretraining_root is not set")
-    layout = dataclasses.replace(layout_named("motor_imagery"), window_s=config.pretraining_window_s)  # type: ignore[call-arg]
-    sources = layout.find(config.pretraining_root)
-    subjects = sorted({source.subject for source in sources})
-    if len(subjects) < 2:
-        raise ConfigError(f"{config.pretraining_root}: found 1 subject; pre-training needs 2 or more (one validates)")
-    splits = {subject: "val" if place % 10 == 1 else "train" for place, subject in enumerate(subjects)}
-    return _plan_set("motor_imagery", layout, sources, splits, config, store)
+    plans = []
+    for name, data_set in config.pretraining_sets.items():
+        layout = layout_of(data_set)
+        if config.pretraining_window_s is not None:
+            if not hasattr(layout, "window_s"):
+                raise ConfigError(
+                    f"data.pretraining_window_s: windows of layout {layout.name} have a length of their own"
+                )
+            layout = dataclasses.replace(layout, window_s=config.pretraining_window_s)  # type: ignore[call-arg]
+        folder = config.pretraining_root / data_set.folder
+        sources = layout.find(folder)
+        subjects = sorted({source.subject for source in sources})
+        if len(subjects) < 2:
+            raise ConfigError(f"{folder}: found 1 subject; pre-training needs 2 or more (one validates)")
+        splits: dict[str, Split] = {
+            subject: "val" if place % 10 == 1 else "train" for place, subject in enumerate(subjects)
+        }
+        plans += _plan_set(name, layout, by_subject(sources, splits), config, store)
+    return plans
 
 
 def layout_named(name: str) -> EEGDataset:
@@ -103,15 +114,14 @@ def plan_digest(plans: Sequence[ShardPlan]) -> str:
 def _plan_set(
     name: str,
     layout: EEGDataset,
-    sources: Sequence[SourceFile],
-    splits: dict[str, Any],
+    assignment: Assignment,
     config: DataConfig,
     store: Path,
 ) -> list[ShardPlan]:
     key = load_key(config.privacy.key_file)
     plans = []
-    for split in ("train", "val", "test"):
-        members = [source for source in sources if (source.split or splits[source.subject]) == split]
+    for split in SPLITS:
+        members = [source for source, assigned in assignment if assigned == split]
         for number, shard in enumerate(_by_size(members)):
             path = store / f"{split}-{name}-{number:05d}.parquet"
             plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))

@@ -1,45 +1,76 @@
-"""Train, val and test by subject: no person is in two splits, and the same people always give the same splits."""
+"""Train, val and test by subject: no person is in two splits, and the same people always give the same splits.
 
-from collections.abc import Iterable
+Published rules that look at recordings or trials instead are declared by the data sets; `assignment.py` chooses.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neurolm.config import UserError, config
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DEFAULT_PROPORTIONS = (70, 15, 15)
-"""For data sets that the paper does not split."""
+"""For data sets that the paper does not split, and for the splits by hash."""
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class SplitError(UserError):
-    """Subjects that cannot be divided as asked."""
+    """Subjects or recordings that cannot be divided as asked."""
 
 
 @config
 class SplitConfig:
-    """How subjects are divided into train, val and test."""
+    """How every data set is divided into train, val and test."""
 
+    rule: Literal["auto", "paper", "released", "subject"] = "auto"
+    """auto keeps the publisher's test subjects where there are some (TUAB, TUEV), else takes sorted subjects by
+    ``counts``; paper is the paper's split, released that of the released code with its accidents (not always by
+    subject), subject a hash of each subject's name (70/15/15), which stays as it is when others are added."""
     counts: Literal["auto"] | tuple[Count, Count, Count] = "auto"
     """Numbers of train, val and test subjects in sorted order; auto takes the paper's numbers (the rest is test) where
     there are enough subjects, else the same proportions of those present."""
+    folds: Annotated[int, Field(ge=3)] | Literal["loso"] | None = None
+    """Cross-validation over subjects: the number of folds, or loso for as many as there are subjects; null for none.
+    Every subject is tested in exactly one fold."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Which fold is the test split, counted from 0."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "SplitConfig":
+        if self.counts != "auto" and (self.rule != "auto" or self.folds is not None):
+            raise ValueError(
+                "counts say which subjects go where: leave rule at auto and folds at null, or counts at auto"
+            )
+        if self.folds is not None and self.rule in ("paper", "released"):
+            raise ValueError(f"folds are over subjects, which rule {self.rule} does not divide; unset one of the two")
+        if isinstance(self.folds, int) and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} is not one of {self.folds}; they are counted from 0")
+        if self.folds is None and self.fold:
+            raise ValueError(f"fold is {self.fold}, but folds is not set")
+        return self
 
 
 def split_subjects(
     subjects: Iterable[str], config: SplitConfig, paper_counts: tuple[int, int, int] | None
 ) -> dict[str, Split]:
-    """The split of every subject: sorted, the first are train, the next val, the rest test.
+    """The split of every subject: by fold, by hash, or sorted, where the first are train, the next val, the rest test.
 
-    With ``auto`` the paper's train and val counts hold as soon as they leave a test subject (Workload: 26 and 5, from
-    32 subjects up); below that its proportions do, with at least one subject in every split.
+    With ``counts`` auto the paper's train and val counts hold as soon as they leave a test subject (Workload: 26 and 5,
+    from 32 subjects up); below that its proportions do, with at least one subject in every split.
 
     Raises:
-        SplitError: fewer than 3 subjects, or counts that do not add up to the subjects present.
+        SplitError: fewer than 3 subjects, a fold that is not there, or counts that do not add up to the subjects.
     """
     ordered = sorted(set(subjects))
+    if config.folds is not None:
+        return _fold(ordered, config, paper_counts)
+    if config.rule == "subject":
+        return {subject: _by_hash(subject) for subject in ordered}
     if config.counts == "auto":
         counts = _auto(len(ordered), paper_counts)
     else:
@@ -51,6 +82,44 @@ def split_subjects(
             )
     names = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     return dict(zip(ordered, names, strict=True))
+
+
+def in_hash_order(names: Iterable[str]) -> list[str]:
+    """The names in an order that nobody chose and no seed or set order changes: that of their SHA-256."""
+    return sorted(set(names), key=lambda name: (_hash(name), name))
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def _by_hash(subject: str) -> Split:
+    """No data set's name enters: a person of several sets (TUEG, TUAB, TUEV, TUSL) is in the same split of each."""
+    share = _hash(subject) / 2**64 * sum(DEFAULT_PROPORTIONS)
+    if share < DEFAULT_PROPORTIONS[0]:
+        return "train"
+    return "val" if share < DEFAULT_PROPORTIONS[0] + DEFAULT_PROPORTIONS[1] else "test"
+
+
+def _fold(subjects: Sequence[str], config: SplitConfig, paper_counts: tuple[int, int, int] | None) -> dict[str, Split]:
+    """Nearly equal runs of subjects in hash order are tested in turn; those that follow a run validate."""
+    num_folds = len(subjects) if config.folds == "loso" else int(config.folds or 0)
+    if len(subjects) < 3 or num_folds > len(subjects):
+        raise SplitError(
+            f"data.split.folds: {config.folds} folds of {len(subjects)} subjects cannot be made; at least 3 subjects "
+            "and one in every fold are needed"
+        )
+    if config.fold >= num_folds:
+        raise SplitError(f"data.split.fold: fold {config.fold} is not one of {num_folds}; they are counted from 0")
+    ordered = in_hash_order(subjects)
+    first, last = (number * len(ordered) // num_folds for number in (config.fold, config.fold + 1))
+    rest = ordered[last:] + ordered[:first]
+    train_share, val_share, _ = paper_counts or DEFAULT_PROPORTIONS
+    num_val = min(-(-len(rest) * val_share // (train_share + val_share)), len(rest) - 1)
+    splits: dict[str, Split] = dict.fromkeys(ordered[first:last], "test")
+    splits |= dict.fromkeys(rest[:num_val], "val")
+    splits |= dict.fromkeys(rest[num_val:], "train")
+    return splits
 
 
 def _auto(num_subjects: int, paper_counts: tuple[int, int, int] | None) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,18 @@ class RecordingError(UserError):
     """A recording that cannot be used; the message names the file and what is wrong with it."""
 
 
-def open_raw(path: Path) -> Any:
-    """The file as MNE's Raw, its signal not read yet. Raises RecordingError: missing, unreadable or truncated."""
+def open_raw(path: Path, options: Mapping[str, Any]) -> Any:
+    """The file as MNE's Raw, its signal not read yet; ``options`` are for MNE's reader.
+
+    Raises RecordingError: missing, unreadable or truncated.
+    """
     if not path.exists():
         raise RecordingError(f"{path}: no such recording")
     if path.suffix == ".eeg" and path.with_suffix(".vhdr").exists():
         raise RecordingError(f"{path}: the data file of a BrainVision recording; give its .vhdr file")
-    if path.suffix.lower() == ".cnt" and _begins_with(path, _NEUROSCAN):
+    if not options and path.suffix.lower() == ".cnt" and _begins_with(path, _NEUROSCAN):
         return _open_neuroscan(path)
-    return _open(path, lambda: mne.io.read_raw(path, preload=False, verbose="WARNING"))
+    return _open(path, lambda: mne.io.read_raw(path, preload=False, verbose="WARNING", **options))
 
 
 def read_signal(path: Path, raw: Any, names: Sequence[str], *factors: float | None) -> tuple[np.ndarray, float]:

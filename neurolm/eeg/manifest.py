@@ -45,6 +45,8 @@ class Manifest:
     """Channel to number of recordings in which it was there and not read; others than electrodes in one sum."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """Keyed recording id to the reason why nothing of it was stored."""
+    published_counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Data set to numbers that are published, those found here, and the differences, in words."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     privacy_key_fingerprint: str | None = None
     code_version: str = field(default_factory=_code_version)

@@ -37,14 +37,22 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
     six copies of one channel in float64, and its result lies on disk (`scratch.ScratchArray`).
 
     Filters are MNE's default zero-phase FIR ("firwin", Hamming) and the resampler MNE's FFT resampler, as in the
-    released data makers. A notch at or above the Nyquist frequency has nothing to remove and is left out.
+    released data makers. A notch at or above the Nyquist frequency has nothing to remove and is left out. A recording
+    that is preprocessed already comes back unfiltered.
 
     A recording with gaps or breaks is filtered piece by piece, so that no filter runs across one; what lies between the
     pieces, and pieces shorter than `MIN_PIECE_S`, are NaN.
 
     Raises:
-        RecordingError: the recording is too slow for the band (Nyquist frequency at or below ``low_hz``).
+        RecordingError: the recording is too slow for the band (Nyquist frequency at or below ``low_hz``), or was
+            preprocessed to another rate.
     """
+    if recording.is_preprocessed:
+        if recording.sampling_rate_hz != config.sampling_rate_hz:
+            raise RecordingError(
+                f"preprocessed before to {recording.sampling_rate_hz:g} Hz, expected {config.sampling_rate_hz:g} Hz"
+            )
+        return replace(recording, signal=recording.signal.astype(np.float32))
     nyquist_hz = recording.sampling_rate_hz / 2
     if nyquist_hz <= config.low_hz:
         raise RecordingError(

@@ -48,6 +48,8 @@ class Recording:
     """The file's own names of the channels that were not read."""
     breaks_s: tuple[float, ...] = ()
     """Where two pieces of signal were joined although time passed between them; no window crosses one."""
+    is_preprocessed: bool = False
+    """Filtered and resampled by somebody else before; `preprocess` leaves it as it is."""
 
     @property
     def duration_s(self) -> float:
@@ -64,6 +66,7 @@ def read_recording(
     scale: float | None = None,
     triggers: str | None = None,
     arrays: ArrayFormat | None = None,
+    reader_options: Mapping[str, Any] | None = None,
 ) -> Recording:
     """Read a recording of any format that MNE knows, or an array file.
 
@@ -78,13 +81,14 @@ def read_recording(
         scale: multiplies the signal of a file whose header has a wrong unit, or none.
         triggers: trigger channel whose codes are read as annotations, in place of the file's own.
         arrays: rate, unit and names for array files.
+        reader_options: what MNE's reader of this format must be told, such as ``data_format="int32"`` for a CNT file.
 
     Raises:
         RecordingError: missing, unreadable or truncated file, missing, unknown or doubled channel, unknown or wrong
             unit, channels of several rates.
     """
     path = Path(path)
-    raw = open_array(path, arrays) if is_array_file(path) else open_raw(path)
+    raw = open_array(path, arrays) if is_array_file(path) else open_raw(path, reader_options or {})
     own = list(raw.ch_names)
     names = own if rename is None else _renamed(path, own, list(rename))
     try:

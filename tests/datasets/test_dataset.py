@@ -13,7 +13,7 @@ def test_every_data_set_declares_its_facts(name: str) -> None:
     indices = [channel_index(channel) for channel in data_set.channels]
     assert len(set(indices)) == len(indices)
     assert len(set(data_set.labels)) == len(data_set.labels)
-    assert data_set.url.startswith("https://")
+    assert data_set.url.startswith(("https://", "http://"))
     assert data_set.licence
     assert data_set.citation
     assert data_set.paper_counts is None or min(data_set.paper_counts) > 0

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import mne
@@ -92,3 +93,12 @@ def test_input_is_not_changed() -> None:
 def test_hopelessly_slow_recording() -> None:
     with pytest.raises(RecordingError, match="too low"):
         preprocess(Recording(np.ones((1, 100)), 0.1, ("CZ",)), CONFIG, mains_hz=None)
+
+
+def test_what_was_preprocessed_before_is_left_as_it_is() -> None:
+    signal = np.random.default_rng(0).normal(0, 10, (2, 400))
+    before = Recording(signal, 200.0, ("C3", "C4"), is_preprocessed=True)
+    after = preprocess(before, PreprocessingConfig(), 50)
+    np.testing.assert_array_equal(after.signal, signal.astype(np.float32))
+    with pytest.raises(RecordingError, match="preprocessed before to 250 Hz, expected 200 Hz"):
+        preprocess(dataclasses.replace(before, sampling_rate_hz=250.0), PreprocessingConfig(), 50)
