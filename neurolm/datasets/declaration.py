@@ -142,7 +142,8 @@ class Declaration:
     """Where a data set's recordings lie, whose they are, what they mean and how they are cut."""
 
     name: Text
-    """Short name; ids of subjects and recordings depend on it."""
+    """Short name of the collection. Ids of subjects and recordings depend on it: declarations about the same people
+    share a name, so that they are known to be the same."""
     mains_hz: Annotated[float, Field(gt=0)] | None
     """Mains frequency where it was recorded: 50 or 60; null: nothing is to be removed."""
     windows: WindowsConfig

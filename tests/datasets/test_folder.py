@@ -70,7 +70,8 @@ def test_yaml_gives_the_windows_of_the_built_in_data_set(
     declared, built_in = shipped(name), LAYOUTS[layout]
     ours, theirs = declared.find(test_data / folder), built_in.find(test_data / folder)
     assert facts(ours) == facts(theirs)
-    assert (declared.mains_hz, declared.labels, declared.paper_counts) == (
+    assert (declared.name, declared.mains_hz, declared.labels, declared.paper_counts) == (
+        built_in.name,  # and so their ids are the same
         built_in.mains_hz,
         built_in.labels,
         built_in.paper_counts,
