@@ -47,6 +47,17 @@ class EEGDataset(ABC):
     url: str
     paper_counts: tuple[int, int, int] | None = None
     """Train, val and test subjects in the paper."""
+    subject_namespace: str = ""
+    """Data sets with the same subjects under the same names share it, so that a person has one keyed id in all of them
+    (TUEG, TUAB, TUEV and TUSL: "tuh"); empty: the layout's own name."""
+    splits_share_subjects: bool = False
+    """The published split divides trials, not subjects; stores are not asked to be disjoint by subject."""
+    published_name: str = ""
+    """Pattern of the published file names, which say nothing about a person: only names that match it are shown."""
+
+    def shown_name(self, source: SourceFile, otherwise: str) -> str:
+        """What messages and logs call a recording: its file name if it is the published one, else its keyed id."""
+        return source.path.name if re.fullmatch(self.published_name, source.path.name) else otherwise
 
     @abstractmethod
     def find(self, root: Path) -> list[SourceFile]:

@@ -33,6 +33,7 @@ class HMC(EEGDataset):
         "scoring, PLoS ONE 16(8):e0256111, 2021"
     )
     url: str = "https://physionet.org/content/hmc-sleep-staging/1.1/"
+    published_name: str = r"SN\d{3}\.edf"
     paper_counts: tuple[int, int, int] | None = (100, 25, 26)
     window_s: float = 30.0
 

@@ -21,6 +21,8 @@ from neurolm.config import ConfigError, Location, config, digest
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.dataset import EEGDataset, SourceFile
 from neurolm.datasets.splits import SplitConfig, split_subjects
+from neurolm.eeg.fingerprint import Fingerprint, fingerprint
+from neurolm.eeg.fingerprint_files import DIGEST, RecordingFingerprint, write_fingerprints
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.privacy import key_fingerprint, keyed_id, load_key
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
@@ -68,6 +70,8 @@ class DataConfig:
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """How subjects and recordings are named."""
+    allow_leakage: str | None = None
+    """Why training data may share subjects or signals with a test split; null: such training is refused."""
     store: Location | None = None
     """Folder of the downstream store; null: ``store`` in ``out``."""
     pretraining_store: Location | None = None
@@ -130,6 +134,7 @@ class ShardAccount:
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
     digests: list[str] = dataclasses.field(default_factory=list)
+    fingerprints_sha256: str | None = None
 
 
 def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
@@ -170,21 +175,27 @@ def write_shard(plan: ShardPlan) -> ShardAccount:
     account = ShardAccount(plan.path.name, plan.split, plan.data_set, None, num_sources=len(plan.sources))
     dropped: Counter[str] = Counter()
     labels: Counter[str] = Counter()
+    fingerprints: list[RecordingFingerprint] = []
     with ShardWriter(plan.path) as writer:
         for source in plan.sources:
             recording_id = _recording_id(plan, source)
             try:
-                windows, duration_s = _windows_of(plan, source, recording_id, dropped)
+                windows, landmarks, duration_s = _windows_of(plan, source, recording_id, dropped)
             except (ValueError, OSError, RuntimeError) as error:
                 account.quarantined[recording_id] = _reason(error, source, recording_id)
                 continue
             writer.write(windows)
+            if windows:
+                fingerprints.append(
+                    RecordingFingerprint(plan.data_set, _subject_id(plan, source), recording_id, landmarks)
+                )
             account.hours += duration_s / 3600
             account.recordings.append(recording_id)
             account.subjects.append(_subject_id(plan, source))
             account.digests += [window_digest(window, plan.split) for window in windows]
             labels.update(str(window.label) for window in windows)
             account.num_windows += len(windows)
+        account.fingerprints_sha256 = write_fingerprints(plan.path, fingerprints)  # before the shard appears
     account.sha256 = hashlib.sha256(plan.path.read_bytes()).hexdigest()
     account.windows_by_label, account.dropped = dict(labels), dict(dropped)
     return account
@@ -199,6 +210,7 @@ def write_store(
     _write_private_map(plans, store.parent / "private")
     accounts = sorted(run(plans), key=lambda account: account.name)
     manifest = _manifest(accounts, plans)
+    _refuse_shared_subjects(accounts, manifest)
     if manifest.counts["num_windows"] == 0:
         reasons = "; ".join(sorted(set(manifest.quarantined.values()) | set(manifest.dropped)))
         raise ConfigError(f"{store}: no window came out of {len(plans)} shards; reasons: {reasons}")
@@ -244,7 +256,7 @@ def _by_size(sources: Sequence[SourceFile]) -> Iterable[list[SourceFile]]:
 
 def _windows_of(
     plan: ShardPlan, source: SourceFile, recording_id: str, dropped: Counter[str]
-) -> tuple[list[StoredWindow], float]:
+) -> tuple[list[StoredWindow], Fingerprint, float]:
     recording = plan.layout.read(source)
     duration_s = recording.signal.shape[1] / recording.sampling_rate_hz
     recording = preprocess(recording, plan.preprocessing, plan.layout.mains_hz)
@@ -266,7 +278,9 @@ def _windows_of(
                 label=window.label,
             )
         )
-    return stored, duration_s
+    rate = recording.sampling_rate_hz
+    spans = [(window.start_s, window.start_s + window.signal.shape[1] / rate) for window in stored]
+    return stored, fingerprint(recording).within(spans), duration_s
 
 
 def _recording_id(plan: ShardPlan, source: SourceFile) -> str:
@@ -274,7 +288,8 @@ def _recording_id(plan: ShardPlan, source: SourceFile) -> str:
 
 
 def _subject_id(plan: ShardPlan, source: SourceFile) -> str:
-    return keyed_id(plan.key, "subject", f"{plan.layout.name}/{source.subject}")
+    namespace = plan.layout.subject_namespace or plan.layout.name
+    return keyed_id(plan.key, "subject", f"{namespace}/{source.subject}")
 
 
 def _reason(error: Exception, source: SourceFile, recording_id: str) -> str:
@@ -297,6 +312,21 @@ def _write_private_map(plans: Sequence[ShardPlan], folder: Path) -> None:
     aside.replace(path)  # whole or not at all, and closed to others even where the old file was open to them
 
 
+def _refuse_shared_subjects(accounts: Sequence[ShardAccount], manifest: Manifest) -> None:
+    """No person is in two splits of a data set, unless its published rule says so. Raises ConfigError."""
+    splits: dict[tuple[str, str], set[str]] = {}
+    for account in accounts:
+        if account.data_set not in manifest.shared_subjects:
+            for subject in account.subjects:
+                splits.setdefault((account.data_set, subject), set()).add(account.split)
+    if shared := sorted(who for who, found in splits.items() if len(found) > 1):
+        data_set, subject = shared[0]
+        raise ConfigError(
+            f"data set {data_set}: {len(shared)} subjects are in more than one split (first: {subject}, in "
+            f"{' and '.join(sorted(splits[shared[0]]))}); divide the recordings by subject"
+        )
+
+
 def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> Manifest:
     windows_by_split: Counter[str] = Counter()
     windows_by_label: dict[str, Counter[str]] = {}
@@ -307,7 +337,11 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
         dropped.update(account.dropped)
     return Manifest(
         data_digest=combine_digests(digest for account in accounts for digest in account.digests),
-        files=[{"name": a.name, "split": a.split, "num_windows": a.num_windows, "sha256": a.sha256} for a in accounts],
+        files=[
+            {"name": a.name, "split": a.split, "num_windows": a.num_windows, "sha256": a.sha256}
+            | {DIGEST: a.fingerprints_sha256}
+            for a in accounts
+        ],
         counts={
             "num_windows": sum(account.num_windows for account in accounts),
             "num_recordings": sum(len(account.recordings) for account in accounts),
@@ -321,6 +355,7 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
         quarantined={key: reason for account in accounts for key, reason in account.quarantined.items()},
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         privacy_key_fingerprint=key_fingerprint(plans[0].key),
+        shared_subjects=sorted({plan.data_set for plan in plans if plan.layout.splits_share_subjects}),
     )
 
 

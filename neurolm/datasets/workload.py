@@ -29,6 +29,7 @@ class Workload(EEGDataset):
     licence: str = "ODC-BY 1.0"
     citation: str = "Zyma et al., Electroencephalograms during mental arithmetic task performance, Data 4(1):14, 2019"
     url: str = "https://physionet.org/content/eegmat/1.0.0/"
+    published_name: str = r"Subject\d{2}_[12]\.edf"
     paper_counts: tuple[int, int, int] | None = (26, 5, 5)
     used_s: float = 60.0
     """How much of the file's end is used, in seconds."""
