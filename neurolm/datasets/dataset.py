@@ -47,11 +47,11 @@ class EEGDataset(ABC):
     url: str
     paper_counts: tuple[int, int, int] | None = None
     """Train, val and test subjects in the paper."""
-    subject_namespace: str = ""
-    """Data sets with the same subjects under the same names share it, so that a person has one keyed id in all of them
-    (TUEG, TUAB, TUEV and TUSL: "tuh"); empty: the layout's own name."""
+    people: str | None = None
+    """Name of the group of people, where several data sets name the same people alike (TUEG, TUAB, TUEV and TUSL: tuh):
+    a person then has one keyed id in all of them; None: nobody else's."""
     splits_share_subjects: bool = False
-    """The published split divides trials, not subjects; stores are not asked to be disjoint by subject."""
+    """The published split divides trials, not people: a subject may be in several splits."""
     published_name: str = ""
     """Pattern of the published file names, which say nothing about a person: only names that match it are shown."""
 

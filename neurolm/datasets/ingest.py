@@ -70,7 +70,7 @@ class DataConfig:
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """How subjects and recordings are named."""
-    allow_leakage: str | None = None
+    allow_leakage: Annotated[str, Field(min_length=1)] | None = None
     """Why training data may share subjects or signals with a test split; null: such training is refused."""
     store: Location | None = None
     """Folder of the downstream store; null: ``store`` in ``out``."""
@@ -115,6 +115,8 @@ class ShardPlan:
     sources: tuple[SourceFile, ...]
     preprocessing: PreprocessingConfig
     key: bytes
+    may_share_subjects: bool = False
+    """Whether the split in force may put a subject into several splits."""
 
 
 @dataclasses.dataclass
@@ -237,7 +239,8 @@ def _plan_set(
         members = [source for source in sources if splits[source.subject] == split]
         for number, shard in enumerate(_by_size(members)):
             path = store / f"{split}-{name}-{number:05d}.parquet"
-            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))
+            shared = layout.splits_share_subjects
+            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key, shared))
     return plans
 
 
@@ -288,8 +291,7 @@ def _recording_id(plan: ShardPlan, source: SourceFile) -> str:
 
 
 def _subject_id(plan: ShardPlan, source: SourceFile) -> str:
-    namespace = plan.layout.subject_namespace or plan.layout.name
-    return keyed_id(plan.key, "subject", f"{namespace}/{source.subject}")
+    return keyed_id(plan.key, "subject", f"{plan.layout.people or plan.layout.name}/{source.subject}")
 
 
 def _reason(error: Exception, source: SourceFile, recording_id: str) -> str:
@@ -355,7 +357,7 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
         quarantined={key: reason for account in accounts for key, reason in account.quarantined.items()},
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         privacy_key_fingerprint=key_fingerprint(plans[0].key),
-        shared_subjects=sorted({plan.data_set for plan in plans if plan.layout.splits_share_subjects}),
+        shared_subjects=sorted({plan.data_set for plan in plans if plan.may_share_subjects}),
     )
 
 

@@ -22,6 +22,7 @@ from neurolm.eeg.shards import Store
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.training.assembly import assemble
 from neurolm.training.context import LocalContext
+from neurolm.training.leakage import check_leakage
 from neurolm.training.loop import sum_over_workers
 from neurolm.training.runs import TrainingRun, load_run
 
@@ -39,11 +40,13 @@ def check(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
         sweep = load(TuneRun, path, overrides)
         check_space(sweep)
         yield f"{path}: settings valid, search space of {len(sweep.sweep.space)} settings valid"
+        yield _describe_leakage(sweep)
         yield _one_step(sweep.instruct_run())
     elif "stage" in values:
         run = load_run(path, dict(overrides))
         yield f"{path}: settings valid"
         yield _describe_store(run.training_store)
+        yield _describe_leakage(run)
         yield _one_step(run)
     else:
         is_evaluation = any(name in values for name in ("model", "tasks", "batch_size"))
@@ -118,6 +121,11 @@ def _check_recordings(plans: list[ShardPlan]) -> Iterator[str]:
 def _describe_store(path: Path) -> str:
     manifest = Store.open(path).manifest
     return f"{path}: store of {manifest.counts['num_windows']} windows, digest {manifest.data_digest[:16]}"
+
+
+def _describe_leakage(run: TrainingRun) -> str:
+    allowed = check_leakage(run, run.data.allow_leakage)
+    return f"no leakage into the test split of {run.store}" if allowed is None else f"leakage allowed: {allowed}"
 
 
 def _one_step(run: TrainingRun, keep: bool = False) -> str:

@@ -26,6 +26,7 @@ from neurolm.distributed.train import anchored, train
 from neurolm.progress import Bar
 from neurolm.reports.sweep import State, SweepRecord, TrialRecord
 from neurolm.tracking import Status, Tracker, start_run
+from neurolm.training.leakage import check_leakage
 from neurolm.training.runs import InstructRun
 from neurolm.training.worker import ResumeError, made_from, run_key
 
@@ -41,6 +42,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     """Run or resume the sweep; the best trial's model becomes ``instruct/model`` in ``out``. Raises UserError."""
     run = anchored(run)
     check_space(run)
+    check_leakage(run, run.data.allow_leakage)
     folder = run.sweep_folder
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_other_sweep(run, folder)

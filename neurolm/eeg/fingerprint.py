@@ -73,8 +73,8 @@ class Fingerprint:
 def fingerprint(recording: Recording) -> Fingerprint:
     """The landmarks of a recording, at most `LANDMARKS_PER_S`; none of what is flat or shorter than 3.1 s.
 
-    Landmarks need 1.55 s of signal on either side. Hashes that a recording repeats come from something periodic, a
-    calibration signal say, and are left out.
+    Landmarks need 1.55 s of signal on either side; what is not finite counts as 0. Hashes that a recording repeats come
+    from something periodic, a calibration signal say, and are left out.
     """
     rate, num_times = recording.sampling_rate_hz, recording.signal.shape[1]
     signals = _signals(recording.channels)
@@ -139,7 +139,7 @@ def _band_pass(signal: NDArray[np.floating], rate: float) -> tuple[NDArray[np.fl
     frequencies = scipy.fft.rfftfreq(size, 1 / rate)
     low, high = _BAND_HZ
     gain = 1 / (1 + np.exp(-(frequencies - low) / 0.35)) / (1 + np.exp(np.minimum((frequencies - high) / 0.7, 500)))
-    spectrum = scipy.fft.rfft(signal.astype(np.float64), n=size, axis=1) * gain
+    spectrum = scipy.fft.rfft(np.nan_to_num(signal.astype(np.float64)), n=size, axis=1) * gain
     band = scipy.fft.irfft(spectrum[:, : new_size // 2 + 1], n=new_size, axis=1) * (new_size / size)
     new_rate = rate * new_size / size
     return band[:, : max(1, int(num_times / rate * new_rate))], new_rate

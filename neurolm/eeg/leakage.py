@@ -84,10 +84,12 @@ class Overlap:
         lines = []
         if self.subjects:
             ids = _first(sorted({one.subject for one in self.subjects}))
-            lines.append(f"{len({one.subject for one in self.subjects})} subjects ({_places(self.subjects)}): {ids}")
+            number = len({one.subject for one in self.subjects})
+            lines.append(f"subjects in both: {number} ({_places(self.subjects)}): {ids}")
         if self.signals:
             pairs = _first(f"{s.test_recording} in {s.training_recording} at {s.offset_s:+.1f} s" for s in self.signals)
-            lines.append(f"the signals of {len(self.test_recordings)} recordings ({_places(self.signals)}): {pairs}")
+            number = len(self.test_recordings)
+            lines.append(f"test recordings with a signal in both: {number} ({_places(self.signals)}): {pairs}")
         return "; ".join(lines)
 
 

@@ -86,6 +86,11 @@ class TrainingRun(Step):
         """Where this run writes."""
         return self.out / self.name
 
+    @property
+    def earlier_model(self) -> Path | None:
+        """The model folder that this stage starts from."""
+        return None
+
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
         """What validation metrics say is wrong, in words for the user; nothing unless a stage looks for something."""
         return []
@@ -140,6 +145,11 @@ class PretrainRun(TrainingRun):
         """The model folder of stage 1."""
         return self.tokenizer or self.out / "tokenizer" / "model"
 
+    @property
+    def earlier_model(self) -> Path:
+        """The tokenizer."""
+        return self.tokenizer_folder
+
 
 @config
 class InstructRun(TrainingRun):
@@ -168,6 +178,11 @@ class InstructRun(TrainingRun):
         return self.pretrained or self.out / "pretrain" / "model"
 
     @property
+    def earlier_model(self) -> Path:
+        """The pre-trained model."""
+        return self.pretrained_folder
+
+    @property
     def switches(self) -> dict[str, Any]:
         """Dotted settings of the pretrained model's config that this run replaces."""
         chosen = {"tokenizer.compat_pad_to": self.compat_pad_to, "text_start": self.text_start}
@@ -191,7 +206,7 @@ def training_digest(run: TrainingRun) -> str:
     values = as_dict(run)
     for name in ("out", "tracking", "resources", "budget", "run_id", "sweep"):
         values.pop(name, None)
-    for name in ("root", "store", "pretraining_store", "privacy"):
+    for name in ("root", "store", "pretraining_store", "privacy", "allow_leakage"):
         values["data"].pop(name)
     values["data"]["pretraining_root"] = values["data"]["pretraining_root"] is not None
     return digest(values)

@@ -60,6 +60,14 @@ def test_what_says_nothing_has_no_landmarks(signal: NDArray[np.float64]) -> None
     assert len(fingerprint(Recording(signal, 200.0, ("FP1", "F7", "F3", "C3")))) == 0
 
 
+def test_a_gap_costs_only_what_is_near_it() -> None:
+    whole = noise(3)
+    gap = whole.signal.copy()
+    gap[:, 4000:4400] = np.nan
+    found = common(fingerprint(Recording(gap, 200.0, whole.channels)), fingerprint(whole))
+    assert 0.75 * len(fingerprint(whole)) < found < len(fingerprint(whole))
+
+
 def test_old_and_new_names_and_bipolar_channels_are_one_place() -> None:
     old = noise(1, channels=("T3", "T5", "C3", "CZ"))
     new = Recording(old.signal, 200.0, ("T7", "P7", "C3", "CZ"))
