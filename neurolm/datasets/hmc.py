@@ -79,7 +79,9 @@ class HMC(EEGDataset):
             columns = {name.strip(): name for name in rows.fieldnames or ()}
             missing = {"Recording onset", "Duration", "Annotation"} - set(columns)
             if missing:
-                raise DataSetError(f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(columns)}")
+                raise DataSetError(
+                    f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(map(repr, columns))}"
+                )
             try:
                 return [
                     (float(row[columns["Recording onset"]]), row[columns["Annotation"]].strip())

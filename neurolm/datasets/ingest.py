@@ -17,14 +17,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from neurolm.config import ConfigError, Location, config, digest
+from neurolm.config import ConfigError, Location, UserError, config, digest
 from neurolm.datasets import LAYOUTS
-from neurolm.datasets.dataset import EEGDataset, SourceFile
+from neurolm.datasets.dataset import DataSetError, EEGDataset, SourceFile
 from neurolm.datasets.splits import SplitConfig, split_subjects
 from neurolm.eeg.fingerprint import Fingerprint, fingerprint
 from neurolm.eeg.fingerprint_files import DIGEST, RecordingFingerprint, write_fingerprints
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
-from neurolm.eeg.privacy import key_fingerprint, keyed_id, load_key
+from neurolm.eeg.privacy import foreign_words, key_fingerprint, keyed_id, load_key, recording_called, told
+from neurolm.eeg.privacy_proof import prove_private
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
 from neurolm.eeg.windows import unusable
 
@@ -100,8 +101,13 @@ class Step:
 
     @property
     def pretraining_store(self) -> Path:
-        """The store of unlabelled windows, used where ``data.pretraining_root`` is set."""
+        """The store of unlabelled windows, used where there is one (`has_pretraining_data`)."""
         return self.data.pretraining_store or self.out / "pretraining_store"
+
+    @property
+    def has_pretraining_data(self) -> bool:
+        """Whether stages 1 and 2 have a store of their own."""
+        return self.data.pretraining_root is not None or self.data.pretraining_store is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +123,14 @@ class ShardPlan:
     key: bytes
     may_share_subjects: bool = False
     """Whether the split in force may put a subject into several splits."""
+
+    def recording_id(self, source: SourceFile) -> str:
+        """The recording's keyed id."""
+        return keyed_id(self.key, "recording", f"{self.layout.name}/{source.recording}")
+
+    def subject_id(self, source: SourceFile) -> str:
+        """The subject's keyed id."""
+        return keyed_id(self.key, "subject", f"{self.layout.people or self.layout.name}/{source.subject}")
 
 
 @dataclasses.dataclass
@@ -180,20 +194,21 @@ def write_shard(plan: ShardPlan) -> ShardAccount:
     fingerprints: list[RecordingFingerprint] = []
     with ShardWriter(plan.path) as writer:
         for source in plan.sources:
-            recording_id = _recording_id(plan, source)
+            recording_id = plan.recording_id(source)
             try:
-                windows, landmarks, duration_s = _windows_of(plan, source, recording_id, dropped)
+                with recording_called(recording_id):
+                    windows, landmarks, duration_s = _windows_of(plan, source, recording_id, dropped)
             except (ValueError, OSError, RuntimeError) as error:
-                account.quarantined[recording_id] = _reason(error, source, recording_id)
+                account.quarantined[recording_id] = reason_of(plan, source, error, recording_id)
                 continue
             writer.write(windows)
             if windows:
                 fingerprints.append(
-                    RecordingFingerprint(plan.data_set, _subject_id(plan, source), recording_id, landmarks)
+                    RecordingFingerprint(plan.data_set, plan.subject_id(source), recording_id, landmarks)
                 )
             account.hours += duration_s / 3600
             account.recordings.append(recording_id)
-            account.subjects.append(_subject_id(plan, source))
+            account.subjects.append(plan.subject_id(source))
             account.digests += [window_digest(window, plan.split) for window in windows]
             labels.update(str(window.label) for window in windows)
             account.num_windows += len(windows)
@@ -216,6 +231,7 @@ def write_store(
     if manifest.counts["num_windows"] == 0:
         reasons = "; ".join(sorted(set(manifest.quarantined.values()) | set(manifest.dropped)))
         raise ConfigError(f"{store}: no window came out of {len(plans)} shards; reasons: {reasons}")
+    prove_private(store)
     write_manifest(store, manifest)
     return manifest
 
@@ -264,9 +280,13 @@ def _windows_of(
     duration_s = recording.signal.shape[1] / recording.sampling_rate_hz
     recording = preprocess(recording, plan.preprocessing, plan.layout.mains_hz)
     windows, reasons = plan.layout.windows(source, recording)
-    dropped.update(reasons)
+    for reason, number in reasons.items():
+        dropped[told(reason)] += number
     stored = []
     for window in windows:
+        if window.label is not None and window.label not in plan.layout.labels:
+            declared = ", ".join(plan.layout.labels) or "none"
+            raise DataSetError(f"a label that {plan.layout.title} does not declare; declared: {declared}")
         if reason := unusable(window):
             dropped[reason] += 1
             continue
@@ -275,7 +295,7 @@ def _windows_of(
                 signal=window.signal,
                 channel_indices=window.channel_indices,
                 data_set=plan.data_set,
-                subject=_subject_id(plan, source),
+                subject=plan.subject_id(source),
                 recording=recording_id,
                 start_s=window.start_s,
                 label=window.label,
@@ -286,26 +306,25 @@ def _windows_of(
     return stored, fingerprint(recording).within(spans), duration_s
 
 
-def _recording_id(plan: ShardPlan, source: SourceFile) -> str:
-    return keyed_id(plan.key, "recording", f"{plan.layout.name}/{source.recording}")
+def reason_of(plan: ShardPlan, source: SourceFile, error: Exception, instead: str) -> str:
+    """Why a recording could not be used, in words that may be kept: nothing of its path, header or annotations.
 
-
-def _subject_id(plan: ShardPlan, source: SourceFile) -> str:
-    return keyed_id(plan.key, "subject", f"{plan.layout.people or plan.layout.name}/{source.subject}")
-
-
-def _reason(error: Exception, source: SourceFile, recording_id: str) -> str:
-    """The error without the file's own name, which may identify a person."""
-    message = " ".join(str(error).split())
-    for name in (str(source.path), source.recording, source.path.name):
-        message = message.replace(name, recording_id)
-    return f"{type(error).__name__}: {message}"
+    Our own errors say what was expected; of others only the kind is told, because their texts quote whatever they met.
+    """
+    if not isinstance(error, UserError):
+        return foreign_words(error)
+    path = source.path
+    names = [str(path), str(path.resolve()), str(path.parent), path.name, path.stem, *Path(source.recording).parts]
+    message = str(error)
+    if error.__cause__ is not None:
+        message = message.replace(str(error.__cause__).strip().split("\n")[0], foreign_words(error.__cause__))
+    return f"{type(error).__name__}: {told(message, [*names, source.recording], instead)}"
 
 
 def _write_private_map(plans: Sequence[ShardPlan], folder: Path) -> None:
     """Which file has which id, for the group's own eyes: mode 0600, outside the store."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines = {_recording_id(plan, source): str(source.path) for plan in plans for source in plan.sources}
+    lines = {plan.recording_id(source): str(source.path) for plan in plans for source in plan.sources}
     path = folder / "recordings.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     aside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from neurolm.config import UserError
 from neurolm.eeg.channels import UnknownChannelError, canonical_name
+from neurolm.eeg.privacy import foreign_words, spoken_name
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +129,14 @@ def _open(path: Path) -> Any:
         except MemoryError:
             raise
         except Exception as error:  # readers fail in as many ways as files can be broken
-            raise RecordingError(f"{path}: MNE cannot read this file ({_first_line(error)})") from error
+            raise RecordingError(f"{path}: MNE cannot read this file ({foreign_words(error)})") from None
     for warning in caught:
         text = str(warning.message)
         if text.startswith(_TRUNCATED):
             _refuse_truncated(path)
         if not any(pattern.match(text.strip()) for pattern in _UNDERSTOOD):
-            logger.warning("%s: %s", path, text)
+            kind = warning.category.__name__
+            logger.warning("%s: MNE warns (%s); to read what may quote the header, open the file", spoken_name(), kind)
     return raw
 
 
@@ -162,7 +164,7 @@ def _signal(path: Path, raw: Any, names: list[str]) -> NDArray[np.float64]:
         except MemoryError:
             raise
         except Exception as error:  # as in _open
-            raise RecordingError(f"{path}: the signal cannot be read ({_first_line(error)})") from error
+            raise RecordingError(f"{path}: the signal cannot be read ({foreign_words(error)})") from None
     return signal
 
 
@@ -256,7 +258,3 @@ def _check_amplitude(path: Path, signal: NDArray[np.float64], sampling_rate_hz: 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(repr(str(name)) for name in names)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -67,8 +67,7 @@ def allowed_reason(reason: str | None, earlier_model: Path | None) -> str | None
 
 
 def _training_stores(step: Step) -> list[Path]:
-    has_pretraining = step.data.pretraining_root is not None or step.data.pretraining_store is not None
-    stores = [step.pretraining_store, step.store] if has_pretraining else [step.store]
+    stores = [step.pretraining_store, step.store] if step.has_pretraining_data else [step.store]
     return [store for store in stores if _is_store(store)]
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from neurolm.config import ConfigError, Location, as_dict, build, config, digest, read
+from neurolm.config import ConfigError, Location, as_dict, build, config, digest, override, read
 from neurolm.datasets.ingest import Step
 from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
@@ -98,11 +98,7 @@ class TrainingRun(Step):
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
-        if self.stage_name == "instruct" or (
-            self.data.pretraining_root is None and self.data.pretraining_store is None
-        ):
-            return self.store
-        return self.pretraining_store
+        return self.pretraining_store if self.has_pretraining_data and self.stage_name != "instruct" else self.store
 
 
 @config
@@ -208,5 +204,19 @@ def training_digest(run: TrainingRun) -> str:
         values.pop(name, None)
     for name in ("root", "store", "pretraining_store", "privacy", "allow_leakage"):
         values["data"].pop(name)
-    values["data"]["pretraining_root"] = values["data"]["pretraining_root"] is not None
+    values["data"]["pretraining_root"] = run.has_pretraining_data
+    for data_set in values["data"]["sets"].values():
+        data_set.pop("folder")
     return digest(values)
+
+
+R = TypeVar("R", bound=TrainingRun)
+
+
+def without_raw_places(run: R) -> R:
+    """The run without the places of raw recordings, which may be named after people; it trains the same."""
+    places: dict[str, Any] = {"data.root": None, "data.pretraining_root": None, "data.privacy.key_file": None}
+    places |= {f"data.sets.{name}.folder": "." for name in run.data.sets}
+    if run.has_pretraining_data:
+        places["data.pretraining_store"] = str(run.pretraining_store)
+    return override(run, places)

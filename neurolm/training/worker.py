@@ -20,7 +20,7 @@ from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
-from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest
+from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,9 @@ def run_worker(
         best = _resume(run, assembly, engine, resume_from, context)
     if context.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "config.yaml").write_text(as_yaml(run))
-        settings = flatten(as_dict(run)) | {"data_digest": assembly.store.digest}
+        shared = without_raw_places(run)
+        (run.folder / "config.yaml").write_text(as_yaml(shared))
+        settings = flatten(as_dict(shared)) | {"data_digest": assembly.store.digest}
         tracker.params({name: value for name, value in settings.items() if value is not None})
         if reason := allowed_reason(run.data.allow_leakage, run.earlier_model):
             tracker.tags({"allow_leakage": reason})
