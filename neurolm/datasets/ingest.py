@@ -21,7 +21,7 @@ from neurolm.config import ConfigError, Location, UserError, config, digest
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.dataset import DataSetError, EEGDataset, SourceFile
 from neurolm.datasets.splits import SplitConfig, split_subjects
-from neurolm.eeg.fingerprint import Fingerprint, fingerprint
+from neurolm.eeg.fingerprint import FINGERPRINT_VERSION, Fingerprint, fingerprint
 from neurolm.eeg.fingerprint_files import DIGEST, RecordingFingerprint, write_fingerprints
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.privacy import foreign_words, key_fingerprint, keyed_id, load_key, recording_called, told
@@ -280,8 +280,8 @@ def _windows_of(
     duration_s = recording.signal.shape[1] / recording.sampling_rate_hz
     recording = preprocess(recording, plan.preprocessing, plan.layout.mains_hz)
     windows, reasons = plan.layout.windows(source, recording)
-    for reason, number in reasons.items():
-        dropped[told(reason)] += number
+    for why, number in reasons.items():
+        dropped[told(why)] += number
     stored = []
     for window in windows:
         if window.label is not None and window.label not in plan.layout.labels:
@@ -389,4 +389,5 @@ def plan_digest(plans: Sequence[ShardPlan]) -> str:
     ]
     layouts = sorted({repr(plan.layout) for plan in plans})
     preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
-    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing})
+    versions = {"fingerprints": FINGERPRINT_VERSION}
+    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing, "versions": versions})

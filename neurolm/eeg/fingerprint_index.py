@@ -41,13 +41,15 @@ class FingerprintIndex:
 
     def find(self, fingerprint: Fingerprint) -> list[Match]:
         """The recordings that share a signal with this one."""
-        first = np.searchsorted(self._hashes, fingerprint.hashes, side="left")
-        counts = np.searchsorted(self._hashes, fingerprint.hashes, side="right") - first
+        order = np.argsort(fingerprint.hashes)  # in the index's order it is twice as fast
+        hashes, times_ms = fingerprint.hashes[order], fingerprint.times_ms[order].astype(np.int64)
+        first = np.searchsorted(self._hashes, hashes, side="left")
+        counts = np.searchsorted(self._hashes, hashes, side="right") - first
         counts[counts > _MAX_COMMON] = 0
         ends = np.cumsum(counts)
         places = np.repeat(first - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
         owners, times = self._owners[places], self._times[places]
-        offsets = np.repeat(fingerprint.times_ms.astype(np.int64), counts) - times
+        offsets = np.repeat(times_ms, counts) - times
         order = np.lexsort((offsets, owners))
         owners, offsets, times = owners[order], offsets[order], times[order]
         # One number that orders by recording, then by offset: a window of offsets is then a range of places.
