@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from neurolm.eeg.fingerprint import Fingerprint
+from neurolm.eeg.fingerprint_files import DIGEST, RecordingFingerprint, write_fingerprints
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
@@ -108,6 +110,16 @@ def tiny_neurolm(seed: int = 0) -> NeuroLM:
     model.load_tokenizer(tiny_tokenizer(seed).state_dict())
     torch.nn.init.normal_(model.language_model.head.weight, std=0.25)
     return model
+
+
+def write_no_fingerprints(shard: Path, windows: Sequence[StoredWindow]) -> dict[str, str]:
+    """Say who is in a shard, without a landmark; returns the manifest's entry."""
+    nothing = Fingerprint(np.empty(0, np.uint32), np.empty(0, np.uint32))
+    recordings = {
+        window.recording: RecordingFingerprint(window.data_set, window.subject, window.recording, nothing)
+        for window in windows
+    }
+    return {DIGEST: write_fingerprints(shard, list(recordings.values()))}
 
 
 def write_tiny_store(folder: Path, num_windows: int, *, mixed_shapes: bool = False) -> Path:

@@ -70,6 +70,8 @@ class DataConfig:
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """How subjects and recordings are named."""
+    allow_leakage: Annotated[str, Field(min_length=1)] | None = None
+    """Why training data may share subjects or signals with a test split; null: such training is refused."""
     store: Location | None = None
     """Folder of the downstream store; null: ``store`` in ``out``."""
     pretraining_store: Location | None = None
@@ -98,5 +100,10 @@ class Step:
 
     @property
     def pretraining_store(self) -> Path:
-        """The store of unlabelled windows, used where ``data.pretraining_root`` is set."""
+        """The store of unlabelled windows, used where there is one (`has_pretraining_data`)."""
         return self.data.pretraining_store or self.out / "pretraining_store"
+
+    @property
+    def has_pretraining_data(self) -> bool:
+        """Whether stages 1 and 2 have a store of their own."""
+        return self.data.pretraining_root is not None or self.data.pretraining_store is not None

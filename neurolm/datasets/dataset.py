@@ -77,10 +77,17 @@ class EEGDataset(ABC):
     paper_counts: tuple[int, int, int] | None = None
     """Train, val and test subjects in the paper."""
     people: str | None = None
-    """Name of the group of people, where several data sets name the same people alike (TUH); None: nobody else's."""
+    """Name of the group of people, where several data sets name the same people alike (TUEG, TUAB, TUEV and TUSL: tuh):
+    a person then has one keyed id in all of them; None: nobody else's."""
     published: Published = Published()
     straddling_rules: tuple[str, ...] = ()
     """Published splits that may put a subject into several splits."""
+    published_name: str = ""
+    """Pattern of the published file names, which say nothing about a person: only names that match it are shown."""
+
+    def shown_name(self, source: SourceFile, otherwise: str) -> str:
+        """What messages and logs call a recording: its file name if it is the published one, else its keyed id."""
+        return source.path.name if re.fullmatch(self.published_name, source.path.name) else otherwise
 
     @abstractmethod
     def find(self, root: Path) -> list[SourceFile]:

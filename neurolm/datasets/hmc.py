@@ -36,6 +36,7 @@ class HMC(EEGDataset):
         "scoring, PLoS ONE 16(8):e0256111, 2021"
     )
     url: str = "https://physionet.org/content/hmc-sleep-staging/1.1/"
+    published_name: str = r"SN\d{3}\.edf"
     paper_counts: tuple[int, int, int] | None = (100, 25, 26)
     published: Published = Published(
         subjects=151, recordings=151, windows=137_243, windows_by_split=(91_248, 22_124, 23_871)
@@ -96,7 +97,9 @@ class HMC(EEGDataset):
             columns = {name.strip(): name for name in rows.fieldnames or ()}
             missing = {"Recording onset", "Duration", "Annotation"} - set(columns)
             if missing:
-                raise DataSetError(f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(columns)}")
+                raise DataSetError(
+                    f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(map(repr, columns))}"
+                )
             try:
                 return [
                     (float(row[columns["Recording onset"]]), row[columns["Annotation"]].strip())

@@ -28,6 +28,7 @@ class MotorImagery(PretrainingDataset):
         "Schalk et al., BCI2000: a general-purpose brain-computer interface system, IEEE TBME 51(6):1034-1043, 2004"
     )
     url: str = "https://physionet.org/content/eegmmidb/1.0.0/"
+    published_name: str = r"S\d{3}R\d{2}\.edf"
     published: Published = Published(subjects=109, recordings=1_526)
     window_s: float | None = 16.0
     """Length of a window in seconds; the paper fills 1,024 tokens: 16 s at 64 channels."""

@@ -11,6 +11,7 @@ from neurolm.datasets.assignment import assign
 from neurolm.datasets.data_config import DataConfig, DataSetConfig
 from neurolm.datasets.dataset import Assignment, EEGDataset, SourceFile, by_subject
 from neurolm.datasets.splits import SPLITS, Split
+from neurolm.eeg.fingerprint import FINGERPRINT_VERSION
 from neurolm.eeg.preprocessing import PreprocessingConfig
 from neurolm.eeg.privacy import keyed_id, load_key
 
@@ -29,6 +30,8 @@ class ShardPlan:
     sources: tuple[SourceFile, ...]
     preprocessing: PreprocessingConfig
     key: bytes
+    may_share_subjects: bool = False
+    """Whether the split in force may put a subject into several splits."""
 
     def recording_id(self, source: SourceFile) -> str:
         """The recording's keyed id."""
@@ -108,7 +111,8 @@ def plan_digest(plans: Sequence[ShardPlan]) -> str:
     ]
     layouts = sorted({repr(plan.layout) for plan in plans})
     preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
-    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing})
+    versions = {"fingerprints": FINGERPRINT_VERSION}
+    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing, "versions": versions})
 
 
 def _plan_set(
@@ -124,7 +128,8 @@ def _plan_set(
         members = [source for source, assigned in assignment if assigned == split]
         for number, shard in enumerate(_by_size(members)):
             path = store / f"{split}-{name}-{number:05d}.parquet"
-            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))
+            shared = config.split.rule in layout.straddling_rules
+            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key, shared))
     return plans
 
 

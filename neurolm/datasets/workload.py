@@ -34,6 +34,7 @@ class Workload(EEGDataset):
     licence: str = "ODC-BY 1.0"
     citation: str = "Zyma et al., Electroencephalograms during mental arithmetic task performance, Data 4(1):14, 2019"
     url: str = "https://physionet.org/content/eegmat/1.0.0/"
+    published_name: str = r"Subject\d{2}_[12]\.edf"
     paper_counts: tuple[int, int, int] | None = (26, 5, 5)
     published: Published = Published(
         subjects=36, recordings=72, windows=2_088, windows_by_split=(26 * 58, 5 * 58, 5 * 58)

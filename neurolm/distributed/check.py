@@ -13,15 +13,25 @@ from typing import Any
 import torch
 
 from neurolm.config import UserError, load, override, read
-from neurolm.datasets.ingest import ShardPlan, Step, plan_downstream, plan_pretraining, run_locally, write_store
+from neurolm.datasets.ingest import (
+    ShardPlan,
+    Step,
+    plan_downstream,
+    plan_pretraining,
+    reason_of,
+    run_locally,
+    write_store,
+)
 from neurolm.distributed.pipeline import read_pipeline
 from neurolm.distributed.sweep_config import TuneRun, check_space
 from neurolm.eeg.preprocessing import preprocess
+from neurolm.eeg.privacy import recording_called
 from neurolm.eeg.reading import read_steps
 from neurolm.eeg.shards import Store
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.training.assembly import assemble
 from neurolm.training.context import LocalContext
+from neurolm.training.leakage import check_leakage
 from neurolm.training.loop import sum_over_workers
 from neurolm.training.runs import TrainingRun, load_run
 
@@ -39,11 +49,13 @@ def check(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
         sweep = load(TuneRun, path, overrides)
         check_space(sweep)
         yield f"{path}: settings valid, search space of {len(sweep.sweep.space)} settings valid"
+        yield _describe_leakage(sweep)
         yield _one_step(sweep.instruct_run())
     elif "stage" in values:
         run = load_run(path, dict(overrides))
         yield f"{path}: settings valid"
         yield _describe_store(run.training_store)
+        yield _describe_leakage(run)
         yield _one_step(run)
     else:
         is_evaluation = any(name in values for name in ("model", "tasks", "batch_size"))
@@ -95,6 +107,7 @@ def _few(plans: list[ShardPlan]) -> list[ShardPlan]:
 def _check_recordings(plans: list[ShardPlan]) -> Iterator[str]:
     """Read, preprocess and cut the first recordings of every split; here a broken one is an error that names its file.
 
+    A file without its published name goes by its keyed id.
     A data set fails only where none of its recordings can be used: a pipeline quarantines single ones.
     """
     by_set: dict[str, list[ShardPlan]] = {}
@@ -104,11 +117,13 @@ def _check_recordings(plans: list[ShardPlan]) -> Iterator[str]:
         usable, errors = 0, []
         for plan in members:
             for source in plan.sources:
+                shown = plan.layout.shown_name(source, plan.recording_id(source))
                 try:
-                    recording = preprocess(plan.layout.read(source), plan.preprocessing, plan.layout.mains_hz)
-                    usable += bool(plan.layout.windows(source, recording)[0])
+                    with recording_called(shown):
+                        recording = preprocess(plan.layout.read(source), plan.preprocessing, plan.layout.mains_hz)
+                        usable += bool(plan.layout.windows(source, recording)[0])
                 except UserError as error:
-                    errors.append(str(error))
+                    errors.append(reason_of(plan, source, error, shown))
         if not usable:
             raise UserError(f"data set {name}: no recording of {len(errors)} tried can be used; first: {errors[0]}")
         yield f"data set {name}: {usable} recordings read, preprocessed and cut"
@@ -118,6 +133,11 @@ def _check_recordings(plans: list[ShardPlan]) -> Iterator[str]:
 def _describe_store(path: Path) -> str:
     manifest = Store.open(path).manifest
     return f"{path}: store of {manifest.counts['num_windows']} windows, digest {manifest.data_digest[:16]}"
+
+
+def _describe_leakage(run: TrainingRun) -> str:
+    allowed = check_leakage(run, run.data.allow_leakage)
+    return f"no leakage into the test split of {run.store}" if allowed is None else f"leakage allowed: {allowed}"
 
 
 def _one_step(run: TrainingRun, keep: bool = False) -> str:

@@ -25,6 +25,7 @@ from neurolm.tracking import FILE_NAME, start_run
 from neurolm.training.assembly import Assembly, reading_plan
 from neurolm.training.context import ProcessGroupContext
 from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
+from neurolm.training.leakage import check_leakage
 from neurolm.training.runs import TrainingRun
 from neurolm.training.worker import finished, mark_finished, run_key, run_worker
 
@@ -54,6 +55,7 @@ def train(
     if run.engine.kind == "torch" and run.workers > 1:
         raise UserError(f"engine.kind=torch trains in one process, workers={run.workers}; set engine.kind=deepspeed")
     run = anchored(run)
+    check_leakage(run, run.data.allow_leakage)
     if (kept := finished(run)) is not None:
         return kept
     store = Store.open(run.training_store)

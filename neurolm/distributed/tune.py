@@ -26,7 +26,8 @@ from neurolm.distributed.train import anchored, train
 from neurolm.progress import Bar
 from neurolm.reports.sweep import State, SweepRecord, TrialRecord
 from neurolm.tracking import Status, Tracker, start_run
-from neurolm.training.runs import InstructRun
+from neurolm.training.leakage import check_leakage
+from neurolm.training.runs import InstructRun, without_raw_places
 from neurolm.training.worker import ResumeError, made_from, run_key
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     """Run or resume the sweep; the best trial's model becomes ``instruct/model`` in ``out``. Raises UserError."""
     run = anchored(run)
     check_space(run)
+    check_leakage(run, run.data.allow_leakage)
     folder = run.sweep_folder
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_other_sweep(run, folder)
@@ -48,7 +50,9 @@ def sweep(run: TuneRun) -> SweepRecord:
         return SweepRecord.load(folder / RECORD)
     key = f"{folder}/{digest(run)}"
     tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key)
-    tracker.params({name: value for name, value in flatten(as_dict(run)).items() if value is not None})
+    tracker.params(
+        {name: value for name, value in flatten(as_dict(without_raw_places(run))).items() if value is not None}
+    )
     trainable = tune.with_resources(functools.partial(_trial, run=run, parent=key), {"CPU": 0.01})
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -70,7 +74,7 @@ def sweep(run: TuneRun) -> SweepRecord:
         reasons = "; ".join(sorted({trial.reason or trial.state for trial in trials}))
         raise UserError(f"{folder}: no trial of {len(trials)} finished: {reasons}")
     best = max(finished, key=lambda trial: trial.best_value or 0.0)
-    chosen = run.instruct_run(best.parameters)
+    chosen = without_raw_places(run.instruct_run(best.parameters))
     (run.out / "best.yaml").write_text(as_yaml(chosen))
     _take(folder / run_ids[best.number] / "model", run.out / "instruct" / "model")
     tracker.metrics(len(trials), {"best_score": best.best_value or 0.0, "num_trials": float(len(trials))})

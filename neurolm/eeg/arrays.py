@@ -12,6 +12,7 @@ from pydantic import Field
 
 from neurolm.config import ConfigError, as_dict, build, config
 from neurolm.eeg.containers import RecordingError
+from neurolm.eeg.privacy import foreign_words
 
 ARRAY_SUFFIXES = (".npz", ".npy", ".mat", ".csv", ".tsv")
 _UV_PER_UNIT = {"V": 1e6, "mV": 1e3, "uV": 1.0, "µV": 1.0, "nV": 1e-3}
@@ -110,10 +111,10 @@ def _read(path: Path, variable: str | None) -> tuple[np.ndarray, tuple[str, ...]
         raise
     except MemoryError:
         raise
-    except NotImplementedError as error:
-        raise RecordingError(f"{path}: a MATLAB 7.3 file; save it with save(..., '-v7') or as .npz") from error
+    except NotImplementedError:
+        raise RecordingError(f"{path}: a MATLAB 7.3 file; save it with save(..., '-v7') or as .npz") from None
     except Exception as error:  # as many ways as files can be broken
-        raise RecordingError(f"{path}: this array file cannot be read ({str(error).splitlines()[0]})") from error
+        raise RecordingError(f"{path}: this array file cannot be read ({foreign_words(error)})") from None
 
 
 def _read_mat(path: Path) -> dict[str, Any]:

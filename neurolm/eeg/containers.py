@@ -14,6 +14,7 @@ import numpy as np
 
 from neurolm.config import UserError
 from neurolm.eeg.amplitude import is_plausible, typical_amplitude_uv
+from neurolm.eeg.privacy import foreign_words, spoken_name
 from neurolm.eeg.scratch import ScratchArray, fits_memory
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def _read_piece(path: Path, raw: Any, names: Sequence[str], start: int, stop: in
         except MemoryError:
             raise
         except Exception as error:  # as in _open
-            raise RecordingError(f"{path}: the signal cannot be read ({_first_line(error)})") from error
+            raise RecordingError(f"{path}: the signal cannot be read ({foreign_words(error)})") from None
     return piece
 
 
@@ -170,7 +171,7 @@ def _open(path: Path, opener: Callable[[], Any]) -> Any:
         except MemoryError:
             raise
         except Exception as error:  # readers fail in as many ways as files can be broken
-            raise RecordingError(f"{path}: MNE cannot read this file ({_first_line(error)})") from error
+            raise RecordingError(f"{path}: MNE cannot read this file ({foreign_words(error)})") from None
     for warning in caught:
         text = str(warning.message)
         if text.startswith(_TRUNCATED):
@@ -180,7 +181,8 @@ def _open(path: Path, opener: Callable[[], Any]) -> Any:
         if text.startswith(_BEHIND_THE_END) and _may_have_gaps(path):
             continue  # `recording.read_recording` takes a clock's times to those of the signal
         if not any(pattern.match(text.strip()) for pattern in _UNDERSTOOD):
-            logger.warning("%s: %s", path, text)
+            kind = warning.category.__name__
+            logger.warning("%s: MNE warns (%s); to read what may quote the header, open the file", spoken_name(), kind)
     return raw
 
 
@@ -262,7 +264,3 @@ def _may_have_gaps(path: Path) -> bool:
 def _begins_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(magic)) == magic
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -33,7 +33,7 @@ class Manifest:
     data_digest: str
     """SHA-256 over the windows' contents, channels, labels and splits (`shards.combine_digests`)."""
     files: list[dict[str, Any]]
-    """``{name, split, num_windows, sha256}`` per shard."""
+    """``{name, split, num_windows, sha256, fingerprints_sha256}`` per shard."""
     counts: dict[str, float]
     """``num_windows``, ``num_recordings``, ``num_subjects``, ``hours``, ..."""
     windows_by_split: dict[str, int] = field(default_factory=dict)
@@ -49,6 +49,8 @@ class Manifest:
     """Data set to numbers that are published, those found here, and the differences, in words."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     privacy_key_fingerprint: str | None = None
+    shared_subjects: list[str] = field(default_factory=list)
+    """Data sets whose published rule puts one subject into several splits."""
     code_version: str = field(default_factory=_code_version)
     schema_version: int = SCHEMA_VERSION
 

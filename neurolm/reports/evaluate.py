@@ -15,6 +15,7 @@ from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import score
 from neurolm.reports.results import git_commit, write_results
 from neurolm.training.assembly import load_neurolm
+from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.tasks import tasks_of_model
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         logger.warning(
             "the model was trained on other data (%s) than is evaluated (%s)", values["trained"]["data_digest"], digest
         )
+    leakage = check_leakage(run, allowed_reason(run.data.allow_leakage, run.model_folder))
     opening = open_test_split(digest, reason=f"evaluate {run.out}")
     store = Store.open(run.store, opening=opening)
     index = store.index("test", sorted({task.task.data_set for task in tasks.values()}))
@@ -80,5 +82,6 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         git_commit=git_commit(),
         seed=values["trained"]["seed"],
         test_openings=opening.count,
+        leakage=leakage,
     )
     return Evaluation(results, path)

@@ -31,6 +31,7 @@ def write_results(
     git_commit: str | None,
     seed: int,
     test_openings: int,
+    leakage: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write ``results.json``, whole or not at all, and return what it holds.
 
@@ -42,6 +43,7 @@ def write_results(
         git_commit: of the code; see ``git_commit``.
         seed: of the run.
         test_openings: how often the test split of this data was opened so far, whatever the output folder.
+        leakage: the reason for which training on test subjects or signals was allowed, and how many there were.
     """
     results = {
         "schema": SCHEMA_VERSION,
@@ -51,6 +53,7 @@ def write_results(
         "git_commit": git_commit,
         "seed": seed,
         "test_openings": test_openings,
+        "leakage": dict(leakage) if leakage else None,
     }
     write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
     return results
@@ -104,6 +107,13 @@ def results_rows(results: Mapping[str, Any], num_classes: Mapping[str, int] | No
 def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | None = None) -> list[str]:
     """What a reader must know beside the numbers: how far from chance, how often the test split was opened."""
     notes = []
+    if leakage := results.get("leakage"):
+        subjects, recordings = (
+            "unknown" if leakage[name] is None else leakage[name] for name in ("num_subjects", "num_recordings")
+        )
+        notes.append(
+            f"LEAKAGE ALLOWED: {leakage['reason']} (test subjects trained on: {subjects}, recordings: {recordings})."
+        )
     for name, task in results["tasks"].items():
         classes = (num_classes or {}).get(name) or (2 if task["auc_pr"] is not None else None)
         interval = task["balanced_accuracy_ci95"]

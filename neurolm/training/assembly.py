@@ -28,6 +28,7 @@ from neurolm.training.batches import Batcher
 from neurolm.training.checkpoint import load_model, save_model
 from neurolm.training.context import RunContext
 from neurolm.training.instruct import InstructStage
+from neurolm.training.leakage import allowed_reason
 from neurolm.training.loop import Schedule, sum_over_workers
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
@@ -310,6 +311,7 @@ def _export(
             "config_digest": training_digest(run),
             "data_digest": store.digest,
             "seed": run.seed,
+            "allow_leakage": allowed_reason(run.data.allow_leakage, run.earlier_model),
             "validation": {name: float(value) for name, value in metrics.items()},
         },
     }

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from neurolm.config import ConfigError, Location, as_dict, build, config, digest, read
+from neurolm.config import ConfigError, Location, as_dict, build, config, digest, override, read
 from neurolm.datasets.ingest import Step
 from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
@@ -92,6 +92,11 @@ class TrainingRun(Step):
         """Where this run writes."""
         return self.out / self.name
 
+    @property
+    def earlier_model(self) -> Path | None:
+        """The model folder that this stage starts from."""
+        return None
+
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
         """What validation metrics say is wrong, in words for the user; nothing unless a stage looks for something."""
         return []
@@ -99,11 +104,7 @@ class TrainingRun(Step):
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
-        if self.stage_name == "instruct" or (
-            self.data.pretraining_root is None and self.data.pretraining_store is None
-        ):
-            return self.store
-        return self.pretraining_store
+        return self.pretraining_store if self.has_pretraining_data and self.stage_name != "instruct" else self.store
 
 
 @config
@@ -148,6 +149,11 @@ class PretrainRun(TrainingRun):
         """The model folder of stage 1."""
         return self.tokenizer or self.out / "tokenizer" / "model"
 
+    @property
+    def earlier_model(self) -> Path:
+        """The tokenizer."""
+        return self.tokenizer_folder
+
 
 @config
 class InstructRun(TrainingRun):
@@ -180,6 +186,11 @@ class InstructRun(TrainingRun):
         return self.pretrained or self.out / "pretrain" / "model"
 
     @property
+    def earlier_model(self) -> Path:
+        """The pre-trained model."""
+        return self.pretrained_folder
+
+    @property
     def switches(self) -> dict[str, Any]:
         """Dotted settings of the pretrained model's config that this run replaces."""
         chosen = {"tokenizer.compat_pad_to": self.compat_pad_to, "text_start": self.text_start}
@@ -203,7 +214,23 @@ def training_digest(run: TrainingRun) -> str:
     values = as_dict(run)
     for name in ("out", "tracking", "resources", "budget", "run_id", "sweep"):
         values.pop(name, None)
-    for name in ("root", "store", "pretraining_store", "privacy"):
+    for name in ("root", "store", "pretraining_store", "privacy", "allow_leakage"):
         values["data"].pop(name)
-    values["data"]["pretraining_root"] = values["data"]["pretraining_root"] is not None
+    values["data"]["pretraining_root"] = run.has_pretraining_data
+    for name in ("sets", "pretraining_sets"):
+        for data_set in values["data"][name].values():
+            data_set.pop("folder")
     return digest(values)
+
+
+R = TypeVar("R", bound=TrainingRun)
+
+
+def without_raw_places(run: R) -> R:
+    """The run without the places of raw recordings, which may be named after people; it trains the same."""
+    places: dict[str, Any] = {"data.root": None, "data.pretraining_root": None, "data.privacy.key_file": None}
+    places |= {f"data.sets.{name}.folder": "." for name in run.data.sets}
+    places |= {f"data.pretraining_sets.{name}.folder": "." for name in run.data.pretraining_sets}
+    if run.has_pretraining_data:
+        places["data.pretraining_store"] = str(run.pretraining_store)
+    return override(run, places)

@@ -18,8 +18,9 @@ from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.engine import Engine, TorchEngine
+from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
-from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest
+from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,12 @@ def run_worker(
         best = _resume(run, assembly, engine, resume_from, context)
     if context.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "config.yaml").write_text(as_yaml(run))
-        settings = flatten(as_dict(run)) | {"data_digest": assembly.store.digest}
+        shared = without_raw_places(run)
+        (run.folder / "config.yaml").write_text(as_yaml(shared))
+        settings = flatten(as_dict(shared)) | {"data_digest": assembly.store.digest}
         tracker.params({name: value for name, value in settings.items() if value is not None})
+        if reason := allowed_reason(run.data.allow_leakage, run.earlier_model):
+            tracker.tags({"allow_leakage": reason})
 
     def after_validation(step: int, metrics: dict[str, float]) -> None:
         """Keep the best weights by validation (instruction tuning) or the latest (tokenizer, pre-training)."""
@@ -95,6 +99,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     """Train any stage in this process; running the same run id again resumes it. Raises UserError."""
     if run.engine.kind != "torch":
         raise ConfigError(f"engine.kind: {run.engine.kind} needs Ray Train; use engine.kind=torch or ray_jobs/train.py")
+    check_leakage(run, run.data.allow_leakage)
     if (kept := finished(run)) is not None:
         return kept
     context = LocalContext(device)

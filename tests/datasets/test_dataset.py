@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from neurolm.datasets import LAYOUTS
@@ -16,4 +18,5 @@ def test_every_data_set_declares_its_facts(name: str) -> None:
     assert data_set.url.startswith(("https://", "http://"))
     assert data_set.licence
     assert data_set.citation
+    assert re.compile(data_set.published_name).fullmatch("Musterfrau.edf") is None
     assert data_set.paper_counts is None or min(data_set.paper_counts) > 0

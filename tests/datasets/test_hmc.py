@@ -74,7 +74,7 @@ def test_broken_sidecars(tmp_path: Path) -> None:
     source = scored(tmp_path, [])
     sidecar = tmp_path / "SN001_sleepscoring.txt"
     sidecar.write_text("onset,stage\n0,W\n")
-    with pytest.raises(DataSetError, match=r"no column Annotation, Duration, Recording onset; found onset, stage"):
+    with pytest.raises(DataSetError, match=r"no column Annotation, Duration, Recording onset; found 'onset', 'stage'"):
         HMC.windows(source, recording(30))
     sidecar.write_text(HEADER + "2001-01-01, 23:00:00, soon, 30, Sleep stage W,\n")
     with pytest.raises(DataSetError, match="line 2"):

@@ -22,6 +22,7 @@ from neurolm.datasets.ingest import (
     write_shard,
     write_store,
 )
+from neurolm.eeg.fingerprint_files import read_fingerprints
 from neurolm.eeg.privacy import keyed_id, load_key
 from neurolm.eeg.shards import Manifest, ManifestMissing, Store
 from tests.eeg.edf import write_edf
@@ -138,6 +139,47 @@ def test_a_second_writing_under_another_key_has_the_same_digest(
     assert again.windows_by_label == first.windows_by_label
     assert set(again.quarantined).isdisjoint(first.quarantined)
     assert again.privacy_key_fingerprint != first.privacy_key_fingerprint
+
+
+def test_fingerprints_say_who_is_in_a_shard_and_cover_its_windows(written: tuple[Path, Manifest]) -> None:
+    store, manifest = written
+    index = Store.open(store).index("train")
+    members = {one.recording: one for one in read_fingerprints(store, manifest, "train")}
+    assert set(members) == set(index.recording)
+    assert {one.subject for one in members.values()} == set(index.subject)
+    for recording, one in members.items():
+        windows = index.take(index.recording == recording)
+        begin_s, end_s = windows.start_s.min(), (windows.start_s + windows.num_times / 200).max()
+        assert len(one.landmarks) > 5 * (end_s - begin_s)
+        assert begin_s <= one.landmarks.times_ms.min() / 1000 and one.landmarks.times_ms.max() / 1000 <= end_s
+
+
+def test_a_person_has_one_id_in_data_sets_of_the_same_people(settings: DataConfig, tmp_path: Path) -> None:
+    (plan, *_) = only(settings, "workload", tmp_path)
+    source = plan.sources[0]
+    tuh = replace(plan, layout=replace(plan.layout, name="tuab", people="tuh"))
+    other = replace(plan, layout=replace(plan.layout, name="tueg", people="tuh"))
+    assert tuh.subject_id(source) == other.subject_id(source)
+    assert tuh.recording_id(source) != other.recording_id(source)
+    alone = [replace(plan, layout=replace(plan.layout, name=name)) for name in ("tuab", "tueg")]
+    assert len({one.subject_id(source) for one in (*alone, tuh)}) == 3
+
+
+def test_a_person_in_two_splits_is_refused_unless_the_published_split_says_so(
+    settings: DataConfig, tmp_path: Path
+) -> None:
+    (plan, *_) = only(settings, "workload", tmp_path / "store")
+    parts = [plan.sources[1:2], plan.sources[2:3]]  # both of Subject01
+    plans = [
+        replace(plan, split=split, path=tmp_path / "store" / f"{split}-workload-00000.parquet", sources=sources)
+        for split, sources in zip(("train", "test"), parts, strict=True)
+    ]
+    with pytest.raises(ConfigError, match=r"data set demo_workload: 1 subjects are in more than one split .*test and"):
+        write_store(plans, tmp_path / "store", run_locally)
+    assert not (tmp_path / "store" / "manifest.json").exists()
+    trials = [replace(one, may_share_subjects=True) for one in plans]
+    manifest = write_store(trials, tmp_path / "store", run_locally)
+    assert manifest.shared_subjects == ["demo_workload"]
 
 
 def test_an_old_manifest_does_not_survive_a_writing_that_fails(settings: DataConfig, tmp_path: Path) -> None:

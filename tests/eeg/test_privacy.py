@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurolm.eeg.privacy import PrivacyKeyError, home, key_fingerprint, keyed_id, load_key
+from neurolm.eeg.privacy import (
+    PrivacyKeyError,
+    foreign_words,
+    home,
+    key_fingerprint,
+    keyed_id,
+    load_key,
+    recording_called,
+    spoken_name,
+    told,
+)
 
 NAMES = st.characters(exclude_categories=["Cs"])
 
@@ -65,3 +75,39 @@ def test_ids_tell_texts_kinds_and_keys_apart(key: bytes, one: str, other: str) -
     assert keyed_id(key, "subject", one) != keyed_id(key, "recording", one)
     assert keyed_id(key, "subject", one) != keyed_id(bytes(b ^ 1 for b in key), "subject", one)
     assert key_fingerprint(key) != keyed_id(key, "subject", "")
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        ("/data/Ada_1/x.edf: truncated: 3 records", "THIS: truncated: 3 records"),
+        ("x.edf: channel 'O1' is missing; the file has 'EEG Fpz1', 'Ada Muster', 'ECG ECG'", None),
+        ("the mark \"O'Ada\" of the file's header", "the mark '(withheld)' of the file's header"),
+        ("cannot read\n  'born 1970'", "cannot read '(withheld)'"),
+        ("cannot read [Errno 13] '/data/Ada_1/x.edf'", "cannot read [Errno 13] '(withheld)'"),
+        ("in folder ada_1 of S1, not of MS1", "in folder THIS of THIS, not of MS1"),
+    ],
+)
+def test_messages_are_told_without_names(message: str, kept: str | None) -> None:
+    names = ["/data/Ada_1/x.edf", "x.edf", "Ada_1", "S1", "x"]
+    expected = "THIS: channel 'O1' is missing; the file has 'EEG Fpz1', '(withheld)', 'ECG ECG'"
+    assert told(message, names, "THIS") == (kept or expected)
+
+
+@given(name=st.text(NAMES, min_size=1, max_size=12).filter(lambda text: len(text.split()) == 1))
+def test_no_quoted_name_is_told(name: str) -> None:
+    words = f"the file has {name!r}, {'Z' + name + 'quoted'!r}"
+    assert "quoted" not in told(words)
+
+
+def test_of_foreign_errors_only_the_kind_is_told() -> None:
+    assert foreign_words(ValueError("invalid literal: b'Ada Muster'")) == "ValueError"
+    assert (
+        foreign_words(PermissionError(13, "Permission denied", "/data/Ada.edf")) == "PermissionError: Permission denied"
+    )
+
+
+def test_readers_speak_of_the_recording_by_its_id() -> None:
+    with recording_called("0123456789abcdef"):
+        assert spoken_name() == "0123456789abcdef"
+    assert spoken_name() == "the recording"

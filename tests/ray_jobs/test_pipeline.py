@@ -38,7 +38,7 @@ def test_pipeline_from_recordings_to_results(
     run_script(monkeypatch, *settings)
     results = json.loads((out / "results.json").read_text())
     assert set(results) == {
-        "schema", "tasks", "config_digest", "data_digest", "git_commit", "seed", "test_openings"
+        "schema", "tasks", "config_digest", "data_digest", "git_commit", "seed", "test_openings", "leakage"
     }  # fmt: skip
     assert set(results["tasks"]) == {"demo_workload", "demo_sleep"}
     for task in results["tasks"].values():

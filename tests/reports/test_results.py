@@ -40,6 +40,7 @@ def test_the_public_format(tmp_path: Path) -> None:
             },
         },
         "config_digest": "c0ffee", "data_digest": "da7a", "git_commit": None, "seed": 3, "test_openings": 2,
+        "leakage": None,
     }  # fmt: skip
     assert read_results(path) == results
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]

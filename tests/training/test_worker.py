@@ -32,11 +32,12 @@ from neurolm.training.engine import TorchEngine
 from neurolm.training.official_files import export_official, import_official
 from neurolm.training.runs import STAGES, TrainingRun
 from neurolm.training.worker import ResumeError, train_locally
+from tests.tiny import write_no_fingerprints
 
 torch.set_num_threads(1)
 LABELS = {"workload": ("rest", "arithmetic"), "hmc": ("W", "N1", "N2", "N3", "R")}
 TINY = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
-RESULTS = {"schema", "tasks", "config_digest", "data_digest", "git_commit", "seed", "test_openings"}
+RESULTS = {"schema", "tasks", "config_digest", "data_digest", "git_commit", "seed", "test_openings", "leakage"}
 TASK_RESULTS = {
     "split",
     "num_windows",
@@ -81,7 +82,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with ShardWriter(path) as writer:
                 writer.write(windows)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            files.append({"name": path.name, "split": split, "num_windows": size, "sha256": sha256})
+            entry = {"name": path.name, "split": split, "num_windows": size, "sha256": sha256}
+            files.append(entry | write_no_fingerprints(path, windows))
             digests += [window_digest(one, split) for one in windows]
     manifest = Manifest(data_digest=combine_digests(digests), files=files, counts={"num_windows": 70})
     write_manifest(folder, manifest)
