@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from neurolm.datasets.plan import ShardPlan
 from neurolm.eeg.privacy import key_fingerprint
@@ -10,22 +11,52 @@ from neurolm.eeg.shards import Manifest, combine_digests
 
 
 @dataclasses.dataclass
+class RecordingAccount:
+    """What became of one recording."""
+
+    recording: str
+    """Keyed id."""
+    subject: str
+    """Keyed id."""
+    origin: str
+    """Keyed id of what its windows are made from (`plan.Origins`)."""
+    hours: float = 0.0
+    num_windows: int = 0
+    windows_by_label: dict[str, int] = dataclasses.field(default_factory=dict)
+    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Reason to number of windows that could not be used."""
+    quarantined: str | None = None
+    """Why nothing of it could be used; None if it could."""
+
+
+@dataclasses.dataclass
 class ShardAccount:
-    """What went into a shard, what came out, and what was left out and why. Totals add up to the input."""
+    """What went into a shard and what came out; kept beside the store's shards in ``accounts/``."""
 
     name: str
     split: str
     data_set: str
-    sha256: str | None
-    num_windows: int = 0
-    num_sources: int = 0
-    hours: float = 0.0
-    recordings: list[str] = dataclasses.field(default_factory=list)
-    subjects: list[str] = dataclasses.field(default_factory=list)
-    windows_by_label: dict[str, int] = dataclasses.field(default_factory=dict)
-    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
-    quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
-    digests: list[str] = dataclasses.field(default_factory=list)
+    sha256: str
+    num_bytes: int
+    parts: list[RecordingAccount]
+    """In the order of their windows."""
+    digests: list[str]
+    """`window_digest` of every window, in order."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ShardAccount":
+        """From the values that `dataclasses.asdict` gave."""
+        return cls(**{**values, "parts": [RecordingAccount(**part) for part in values["parts"]]})
+
+    @property
+    def num_windows(self) -> int:
+        """Windows in the shard."""
+        return len(self.digests)
+
+    @property
+    def usable(self) -> list[RecordingAccount]:
+        """The recordings that were not quarantined."""
+        return [part for part in self.parts if part.quarantined is None]
 
 
 def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> Manifest:
@@ -35,22 +66,41 @@ def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) ->
     dropped: Counter[str] = Counter()
     for account in accounts:
         windows_by_split[account.split] += account.num_windows
-        windows_by_label.setdefault(account.data_set, Counter()).update(account.windows_by_label)
-        dropped.update(account.dropped)
+        for part in account.parts:
+            windows_by_label.setdefault(account.data_set, Counter()).update(part.windows_by_label)
+            dropped.update(part.dropped)
+    usable = [part for account in accounts for part in account.usable]
     return Manifest(
         data_digest=combine_digests(digest for account in accounts for digest in account.digests),
         files=[{"name": a.name, "split": a.split, "num_windows": a.num_windows, "sha256": a.sha256} for a in accounts],
         counts={
             "num_windows": sum(account.num_windows for account in accounts),
-            "num_recordings": sum(len(account.recordings) for account in accounts),
-            "num_subjects": len({subject for account in accounts for subject in account.subjects}),
-            "num_sources": sum(account.num_sources for account in accounts),
-            "hours": round(sum(account.hours for account in accounts), 4),
+            "num_recordings": len(usable),
+            "num_subjects": len({part.subject for part in usable}),
+            "num_sources": sum(len(account.parts) for account in accounts),
+            "hours": round(sum(part.hours for part in usable), 4),
         },
         windows_by_split=dict(windows_by_split),
         windows_by_label={name: dict(counter) for name, counter in windows_by_label.items()},
         dropped=dict(dropped),
-        quarantined={key: reason for account in accounts for key, reason in account.quarantined.items()},
+        quarantined={
+            part.recording: part.quarantined
+            for account in accounts
+            for part in account.parts
+            if part.quarantined is not None
+        },
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
+        config={
+            "split": dataclasses.asdict(plans[0].split_rule) if plans[0].split_rule else None,
+            "signal_dtype": plans[0].signal_dtype,
+            "data_sets": {plan.data_set: _facts(plan) for plan in plans},
+        },
         privacy_key_fingerprint=key_fingerprint(plans[0].key),
     )
+
+
+def _facts(plan: ShardPlan) -> dict[str, Any]:
+    """The numbers and names of a data set that its windows follow from; no folder, pattern or free text."""
+    facts = {name: value for name, value in vars(plan.layout).items() if isinstance(value, int | float)}
+    layout = plan.layout
+    return {"layout": layout.name, "channels": list(layout.channels), "labels": list(layout.labels)} | facts

@@ -8,6 +8,7 @@ from pydantic import Field
 from neurolm.config import Location, config
 from neurolm.datasets.splits import SplitConfig
 from neurolm.eeg.preprocessing import PreprocessingConfig
+from neurolm.eeg.window_table import SignalType
 
 
 @config
@@ -44,6 +45,8 @@ class DataConfig:
     """How subjects are divided into train, val and test."""
     preprocessing: PreprocessingConfig = Field(default_factory=PreprocessingConfig)
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
+    signal_dtype: SignalType = "float32"
+    """How signals are stored; float16 halves a store and keeps 11 bits of every value."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """How subjects and recordings are named."""
     store: Location | None = None

@@ -1,7 +1,11 @@
 """The plan of a store: which recordings go to which shard, a function of the files and settings alone."""
 
+import bisect
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +13,16 @@ from neurolm.config import ConfigError, digest
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.data_config import DataConfig
 from neurolm.datasets.dataset import EEGDataset, SourceFile
-from neurolm.datasets.splits import split_subjects
+from neurolm.datasets.splits import SPLITS, SplitConfig, split_subjects
+from neurolm.eeg.manifest import SCHEMA_VERSION, code_version
 from neurolm.eeg.preprocessing import PreprocessingConfig
 from neurolm.eeg.privacy import keyed_id, load_key
+from neurolm.eeg.window_table import SignalType
 
-SHARD_SOURCE_BYTES = 32 * 2**20
-"""Recordings are collected into one shard until their files reach this size."""
+SHARD_SOURCE_BYTES = 128 * 2**20
+"""The files of a shard's recordings are together no larger, but for a recording that is larger alone."""
+
+_ID_BITS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +36,9 @@ class ShardPlan:
     sources: tuple[SourceFile, ...]
     preprocessing: PreprocessingConfig
     key: bytes
+    signal_dtype: SignalType = "float32"
+    split_rule: SplitConfig | None = None
+    """How the subjects were divided; for the manifest."""
 
     def recording_id(self, source: SourceFile) -> str:
         """The recording's keyed id."""
@@ -36,6 +47,12 @@ class ShardPlan:
     def subject_id(self, source: SourceFile) -> str:
         """The subject's keyed id."""
         return keyed_id(self.key, "subject", f"{self.layout.name}/{source.subject}")
+
+    @functools.cached_property
+    def settings_digest(self) -> str:
+        """Changes with whatever decides how a recording becomes windows."""
+        settings = [self.data_set, repr(self.layout), dataclasses.asdict(self.preprocessing), self.signal_dtype]
+        return digest({"settings": settings, "schema": SCHEMA_VERSION, "code": code_version()})
 
 
 def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
@@ -73,14 +90,47 @@ def layout_named(name: str) -> EEGDataset:
 
 def plan_digest(plans: Sequence[ShardPlan]) -> str:
     """Changes when a file, a split or a setting of preprocessing or windows changes; then a store is written again."""
-    files = [
-        [plan.path.name, source.recording, source.path.stat().st_size, source.path.stat().st_mtime_ns]
-        for plan in plans
-        for source in plan.sources
-    ]
-    layouts = sorted({repr(plan.layout) for plan in plans})
-    preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
-    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing})
+    origins = Origins()
+    return digest(
+        {"shards": [[plan.path.name, [origins.of(plan, source) for source in plan.sources]] for plan in plans]}
+    )
+
+
+class Origins:
+    """Says what a recording's windows are made from: its files, their sizes and times, and the settings.
+
+    A recording's files are its own and those beside it that begin with its name: sidecars, and the signals of formats
+    that keep them apart. Folders are listed once.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[Path, list[str]] = {}
+
+    def of(self, plan: ShardPlan, source: SourceFile) -> str:
+        """A keyed id that is new when a file or a setting has changed; it tells nothing about them."""
+        described = {name: str(value) for name, value in vars(source).items() if name != "path"}
+        files = [[path.name, status.st_size, status.st_mtime_ns] for path, status in self._files(source.path)]
+        return keyed_id(
+            plan.key, "origin", digest({"settings": plan.settings_digest, "source": described, "files": files})
+        )
+
+    def size(self, source: SourceFile) -> int:
+        """Bytes of a recording's files; 0 where there is none any more."""
+        return sum(status.st_size for _, status in self._files(source.path))
+
+    def _files(self, path: Path) -> list[tuple[Path, os.stat_result]]:
+        folder = path.parent
+        if folder not in self._names:
+            self._names[folder] = sorted(os.listdir(folder))
+        names = self._names[folder]
+        found = []
+        for name in names[bisect.bisect_left(names, path.stem) :]:
+            if not name.startswith(path.stem):
+                break
+            if not name[len(path.stem) : len(path.stem) + 1].isalnum():
+                with contextlib.suppress(OSError):  # vanished, or a link to nothing: reading will say so
+                    found.append((folder / name, (folder / name).stat()))
+        return found
 
 
 def _plan_set(
@@ -91,24 +141,42 @@ def _plan_set(
     config: DataConfig,
     store: Path,
 ) -> list[ShardPlan]:
-    key = load_key(config.privacy.key_file)
+    plan = ShardPlan(
+        store, "", name, layout, (), config.preprocessing, load_key(config.privacy.key_file), config.signal_dtype,
+        config.split,
+    )  # fmt: skip
+    origins = Origins()
     plans = []
-    for split in ("train", "val", "test"):
-        members = [source for source in sources if splits[source.subject] == split]
-        for number, shard in enumerate(_by_size(members)):
-            path = store / f"{split}-{name}-{number:05d}.parquet"
-            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))
+    for split in SPLITS:
+        members = [
+            _Member(source, f"{int(plan.recording_id(source), 16):0{_ID_BITS}b}", origins.size(source))
+            for source in sources
+            if splits[source.subject] == split
+        ]
+        for bits, shard in _by_leading_bits(members):
+            path = store / f"{split}-{name}-{bits or 'all'}.parquet"
+            chosen = tuple(member.source for member in shard)
+            plans.append(dataclasses.replace(plan, path=path, split=split, sources=chosen))
     return plans
 
 
-def _by_size(sources: Sequence[SourceFile]) -> Iterable[list[SourceFile]]:
-    shard: list[SourceFile] = []
-    size = 0
-    for source in sources:
-        shard.append(source)
-        size += source.path.stat().st_size
-        if size >= SHARD_SOURCE_BYTES:
-            yield shard
-            shard, size = [], 0
-    if shard:
-        yield shard
+@dataclasses.dataclass(frozen=True)
+class _Member:
+    source: SourceFile
+    bits: str
+    """Of the keyed id."""
+    num_bytes: int
+
+
+def _by_leading_bits(members: Sequence[_Member], bits: str = "") -> Iterator[tuple[str, Sequence[_Member]]]:
+    """Recordings by the leading bits of their ids, as many bits as it takes for no shard to be too large.
+
+    So the plan follows from the recordings alone, and one more of them changes one shard, or halves it.
+    """
+    if not members:
+        return
+    if len(members) == 1 or len(bits) == _ID_BITS or sum(member.num_bytes for member in members) <= SHARD_SOURCE_BYTES:
+        yield bits, members
+        return
+    for bit in "01":
+        yield from _by_leading_bits([member for member in members if member.bits[len(bits)] == bit], bits + bit)

@@ -1,9 +1,10 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,13 +13,11 @@ from neurolm.config import ConfigError, UserError, build
 from neurolm.datasets.ingest import (
     DataConfig,
     PrivacyConfig,
-    ShardAccount,
     ShardPlan,
     plan_digest,
     plan_downstream,
     plan_pretraining,
     run_locally,
-    write_shard,
     write_store,
 )
 from neurolm.eeg.privacy import keyed_id, load_key
@@ -46,12 +45,12 @@ def written(settings: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> t
     """A store, and its manifest; while it was written, there was none."""
     store = tmp_path_factory.mktemp("out") / "store"
 
-    def run(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
-        for plan in plans:
+    def run(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
+        for item in items:
             assert not (store / "manifest.json").exists()
             with pytest.raises(ManifestMissing):
                 Store.open(store)
-            yield write_shard(plan)
+            yield function(item)
 
     return store, write_store(plan_downstream(settings, store), store, run)
 
@@ -142,7 +141,7 @@ def test_a_second_writing_under_another_key_has_the_same_digest(
 def test_an_old_manifest_does_not_survive_a_writing_that_fails(settings: DataConfig, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
 
-    def stopped(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
+    def stopped(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -200,17 +199,6 @@ def test_plan_digest_follows_the_length_of_pretraining_windows(tmp_path: Path) -
         return plan_digest(plan_pretraining(config, tmp_path / "store"))
 
     assert digest_of(16) == digest_of(16) != digest_of(8)
-
-
-def test_large_recordings_are_spread_over_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neurolm.datasets.plan.SHARD_SOURCE_BYTES", 15)
-    config = DataConfig(root=folder, split=build(DataConfig, {"split": {"counts": [2, 1, 0]}}, "test").split)
-    plans = plan_downstream(config, folder / "store")
-    assert [(plan.path.name, len(plan.sources)) for plan in plans] == [
-        ("train-workload-00000.parquet", 2),
-        ("train-workload-00001.parquet", 2),
-        ("val-workload-00000.parquet", 2),
-    ]
 
 
 def test_unset_and_unknown_settings_say_what_to_do(folder: Path) -> None:

@@ -1,0 +1,167 @@
+"""Finished recordings of a store in the making, so that none is read twice however often the work is interrupted.
+
+A recording becomes a *part* in ``STORE/.parts``: its windows as plain Arrow, then its account, which makes it count.
+Shards are put together from parts. A shard that the plan no longer wants as it is retires to the same folder, and the
+recordings in it serve as parts too. The folder is removed once the manifest stands.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neurolm.datasets.accounting import RecordingAccount, ShardAccount
+from neurolm.eeg.shard_writer import ROW_GROUP_BYTES, aside, publish
+from neurolm.eeg.window_table import SignalType, StoredWindow, WindowTable, part_schema, to_table
+
+FOLDER = ".parts"
+ACCOUNTS = "accounts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the windows of a finished recording lie."""
+
+    file: Path
+    first_row: int
+    account: RecordingAccount
+
+    def windows(self) -> Iterator[StoredWindow]:
+        """The recording's windows, one batch of rows in memory at a time."""
+        skipped, left = self.first_row, self.account.num_windows
+        for batch in _batches(self.file) if left else ():
+            chosen = batch.slice(skipped, left)
+            skipped = max(0, skipped - len(batch))
+            left -= len(chosen)
+            yield from WindowTable(chosen)
+            if not left:
+                return
+
+
+class Parts:
+    """The finished recordings of a store: in parts, in its shards, and in shards that have retired."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.folder = store / FOLDER
+        self.shards = {path.stem: _shard_account(path) for path in sorted((store / ACCOUNTS).glob("*.json"))}
+        """Accounts of the store's shards by the name of their file."""
+        self._places: dict[tuple[str, str], Place] = {}
+        for name, account in self.shards.items():
+            self._add_shard(store / name, account)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take notice of the parts that others have written."""
+        retired = sorted(self.folder.glob("*.parquet"))
+        for path in retired:
+            if path.with_suffix(".json").exists():
+                self._add_shard(path, _shard_account(path.with_suffix(".json")))
+        for path in sorted(set(self.folder.glob("*.json")) - {path.with_suffix(".json") for path in retired}):
+            account = RecordingAccount(**json.loads(path.read_text()))
+            self._places[account.recording, account.origin] = Place(path.with_suffix(".arrow"), 0, account)
+
+    def find(self, recording: str, origin: str) -> Place | None:
+        """A recording that is finished, or quarantined, and made from just this."""
+        return self._places.get((recording, origin))
+
+    def is_current(self, name: str, wanted: Sequence[Place | None]) -> bool:
+        """Whether a shard is in the store and holds just these recordings."""
+        account = self.shards.get(name)
+        if account is None or not _is_whole(self.store / name, account):
+            return False
+        return account.parts == [place and place.account for place in wanted]
+
+    def retire(self, name: str) -> None:
+        """Take a shard out of the store; its recordings stay at hand."""
+        account = self.shards.pop(name)
+        retired = self.folder / f"{account.sha256[:16]}.parquet"
+        if (self.store / name).exists():  # else an earlier run was killed right here
+            (self.store / name).replace(retired)
+        account_path(self.store, name).replace(retired.with_suffix(".json"))
+        self._add_shard(retired, account)
+
+    def remove(self) -> None:
+        """Remove the folder with everything in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add_shard(self, file: Path, account: ShardAccount) -> None:
+        first_row = 0
+        for part in account.parts if _is_whole(file, account) else ():
+            self._places[part.recording, part.origin] = Place(file, first_row, part)
+            first_row += part.num_windows
+
+
+class PartWriter:
+    """Writes a recording's windows; the part counts once its account is there too."""
+
+    def __init__(self, folder: Path, account: RecordingAccount, signal_dtype: SignalType) -> None:
+        self._path = folder / f"{account.recording}-{account.origin}.arrow"
+        self._account = account
+        self._schema = part_schema(signal_dtype)
+
+    def write(self, windows: Iterable[StoredWindow]) -> None:
+        """Write the windows, about a row group of them in memory at a time; the account is complete when they end."""
+        written = aside(self._path)
+        try:
+            with pa.OSFile(str(written), "wb") as file, pa.ipc.new_file(file, self._schema) as arrow:
+                for group in _groups(windows):
+                    arrow.write_table(to_table(group, self._schema))
+            publish(written, self._path)
+        finally:
+            written.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Write the account; of a recording in quarantine that is all."""
+        write_json(self._path.with_suffix(".json"), self._account)
+
+
+def write_json(path: Path, account: RecordingAccount | ShardAccount) -> None:
+    """Write an account; it appears whole."""
+    written = aside(path)
+    written.write_text(json.dumps(dataclasses.asdict(account), indent=1, sort_keys=True) + "\n")
+    publish(written, path)
+
+
+def account_path(store: Path, name: str) -> Path:
+    """The file of a shard's account."""
+    return store / ACCOUNTS / f"{name}.json"
+
+
+def _shard_account(path: Path) -> ShardAccount:
+    return ShardAccount.from_dict(json.loads(path.read_text()))
+
+
+def _is_whole(file: Path, account: ShardAccount) -> bool:
+    return file.exists() and file.stat().st_size == account.num_bytes
+
+
+def _groups(windows: Iterable[StoredWindow]) -> Iterator[list[StoredWindow]]:
+    group: list[StoredWindow] = []
+    num_bytes = 0
+    for window in windows:
+        group.append(window)
+        num_bytes += window.signal.nbytes
+        if num_bytes >= ROW_GROUP_BYTES:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
+def _batches(file: Path) -> Iterator[Any]:
+    """Rows of a part or a retired shard, a row group at a time."""
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as source, pa.ipc.open_file(source) as arrow:
+            for number in range(arrow.num_record_batches):
+                yield arrow.get_batch(number)
+        return
+    with pq.ParquetFile(file) as parquet:
+        for group in range(parquet.num_row_groups):
+            yield parquet.read_row_group(group, use_threads=False)
