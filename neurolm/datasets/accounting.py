@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from neurolm.config import as_dict
 from neurolm.datasets.plan import ShardPlan
 from neurolm.eeg.privacy import key_fingerprint
 from neurolm.eeg.shards import Manifest, combine_digests
@@ -91,7 +92,7 @@ def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) ->
         },
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         config={
-            "split": dataclasses.asdict(plans[0].split_rule) if plans[0].split_rule else None,
+            "split": as_dict(plans[0].split_rule) if plans[0].split_rule else None,
             "signal_dtype": plans[0].signal_dtype,
             "data_sets": {plan.data_set: _facts(plan) for plan in plans},
         },

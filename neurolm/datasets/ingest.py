@@ -26,7 +26,7 @@ from neurolm.config import ConfigError
 from neurolm.datasets.accounting import RecordingAccount, ShardAccount, manifest_of
 from neurolm.datasets.data_config import DataConfig, DataSetConfig, PrivacyConfig, Step
 from neurolm.datasets.dataset import SourceFile
-from neurolm.datasets.parts import ACCOUNTS, Parts, PartWriter, Place, account_path, write_json
+from neurolm.datasets.parts import ACCOUNTS, Parts, PartWriter, Place, account_path, write_account
 from neurolm.datasets.plan import (
     Origins,
     ShardPlan,
@@ -160,7 +160,7 @@ def assemble(job: ShardJob) -> ShardAccount:
         digests=writer.digests,
     )
     written.replace(job.plan.path)
-    write_json(account_path(job.plan.path.parent, account.name), account)
+    write_account(account_path(job.plan.path.parent, account.name), account, job.folder)
     for place in job.places:
         if place.file.suffix == ".arrow":
             place.file.with_suffix(".json").unlink(missing_ok=True)

@@ -52,8 +52,11 @@ class Parts:
         self.shards = {path.stem: _shard_account(path) for path in sorted((store / ACCOUNTS).glob("*.json"))}
         """Accounts of the store's shards by the name of their file."""
         self._places: dict[tuple[str, str], Place] = {}
-        for name, account in self.shards.items():
-            self._add_shard(store / name, account)
+        for name, account in list(self.shards.items()):
+            if self._retired(account).exists() and not (store / name).exists():
+                self.retire(name)  # where an earlier run was killed
+            else:
+                self._add_shard(store / name, account)
         self.refresh()
 
     def refresh(self) -> None:
@@ -80,20 +83,25 @@ class Parts:
     def retire(self, name: str) -> None:
         """Take a shard out of the store; its recordings stay at hand."""
         account = self.shards.pop(name)
-        retired = self.folder / f"{account.sha256[:16]}.parquet"
-        if (self.store / name).exists():  # else an earlier run was killed right here
+        retired = self._retired(account)
+        if (self.store / name).exists():
             (self.store / name).replace(retired)
         account_path(self.store, name).replace(retired.with_suffix(".json"))
-        self._add_shard(retired, account)
+        self._add_shard(retired, account, instead_of=self.store / name)
 
     def remove(self) -> None:
         """Remove the folder with everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _add_shard(self, file: Path, account: ShardAccount) -> None:
+    def _retired(self, account: ShardAccount) -> Path:
+        return self.folder / f"{account.sha256[:16]}.parquet"
+
+    def _add_shard(self, file: Path, account: ShardAccount, instead_of: Path | None = None) -> None:
         first_row = 0
         for part in account.parts if _is_whole(file, account) else ():
-            self._places[part.recording, part.origin] = Place(file, first_row, part)
+            known = self._places.get((part.recording, part.origin))
+            if known is None or known.file == instead_of:
+                self._places[part.recording, part.origin] = Place(file, first_row, part)
             first_row += part.num_windows
 
 
@@ -119,12 +127,12 @@ class PartWriter:
 
     def close(self) -> None:
         """Write the account; of a recording in quarantine that is all."""
-        write_json(self._path.with_suffix(".json"), self._account)
+        write_account(self._path.with_suffix(".json"), self._account, self._path.parent)
 
 
-def write_json(path: Path, account: RecordingAccount | ShardAccount) -> None:
-    """Write an account; it appears whole."""
-    written = aside(path)
+def write_account(path: Path, account: RecordingAccount | ShardAccount, folder: Path) -> None:
+    """Write an account; it appears whole, from a folder that may keep what a killed process leaves."""
+    written = aside(folder / path.name)
     written.write_text(json.dumps(dataclasses.asdict(account), indent=1, sort_keys=True) + "\n")
     publish(written, path)
 
