@@ -3,8 +3,9 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from neurolm.config import ConfigError
+from neurolm.config import ConfigError, as_dict
 from neurolm.datasets.plan import ShardPlan
 from neurolm.eeg.fingerprint_files import DIGEST
 from neurolm.eeg.privacy import key_fingerprint
@@ -12,24 +13,55 @@ from neurolm.eeg.shards import Manifest, combine_digests
 
 
 @dataclasses.dataclass
+class RecordingAccount:
+    """What became of one recording."""
+
+    recording: str
+    """Keyed id."""
+    subject: str
+    """Keyed id."""
+    origin: str
+    """Keyed id of what its windows are made from (`plan.Origins`)."""
+    hours: float = 0.0
+    num_windows: int = 0
+    windows_by_label: dict[str, int] = dataclasses.field(default_factory=dict)
+    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Reason to number of windows that could not be used."""
+    channels_left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Channels of the file that were not read; others than electrodes in one sum."""
+    quarantined: str | None = None
+    """Why nothing of it could be used; None if it could."""
+
+
+@dataclasses.dataclass
 class ShardAccount:
-    """What went into a shard, what came out, and what was left out and why. Totals add up to the input."""
+    """What went into a shard and what came out; kept beside the store's shards in ``accounts/``."""
 
     name: str
     split: str
     data_set: str
-    sha256: str | None
-    num_windows: int = 0
-    num_sources: int = 0
-    hours: float = 0.0
-    recordings: list[str] = dataclasses.field(default_factory=list)
-    subjects: list[str] = dataclasses.field(default_factory=list)
-    windows_by_label: dict[str, int] = dataclasses.field(default_factory=dict)
-    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
-    channels_left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
-    digests: list[str] = dataclasses.field(default_factory=list)
-    fingerprints_sha256: str | None = None
+    sha256: str
+    num_bytes: int
+    parts: list[RecordingAccount]
+    """In the order of their windows."""
+    fingerprints_sha256: str
+    digests: list[str]
+    """`window_digest` of every window, in order."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ShardAccount":
+        """From the values that `dataclasses.asdict` gave."""
+        return cls(**{**values, "parts": [RecordingAccount(**part) for part in values["parts"]]})
+
+    @property
+    def num_windows(self) -> int:
+        """Windows in the shard."""
+        return len(self.digests)
+
+    @property
+    def usable(self) -> list[RecordingAccount]:
+        """The recordings that were not quarantined."""
+        return [part for part in self.parts if part.quarantined is None]
 
 
 def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> Manifest:
@@ -39,10 +71,12 @@ def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) ->
     dropped: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     for account in accounts:
-        left_out.update(account.channels_left_out)
         windows_by_split[account.split] += account.num_windows
-        windows_by_label.setdefault(account.data_set, Counter()).update(account.windows_by_label)
-        dropped.update(account.dropped)
+        for part in account.parts:
+            windows_by_label.setdefault(account.data_set, Counter()).update(part.windows_by_label)
+            dropped.update(part.dropped)
+            left_out.update(part.channels_left_out)
+    usable = [part for account in accounts for part in account.usable]
     return Manifest(
         data_digest=combine_digests(digest for account in accounts for digest in account.digests),
         files=[
@@ -52,17 +86,27 @@ def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) ->
         ],
         counts={
             "num_windows": sum(account.num_windows for account in accounts),
-            "num_recordings": sum(len(account.recordings) for account in accounts),
-            "num_subjects": len({subject for account in accounts for subject in account.subjects}),
-            "num_sources": sum(account.num_sources for account in accounts),
-            "hours": round(sum(account.hours for account in accounts), 4),
+            "num_recordings": len(usable),
+            "num_subjects": len({part.subject for part in usable}),
+            "num_sources": sum(len(account.parts) for account in accounts),
+            "hours": round(sum(part.hours for part in usable), 4),
         },
         windows_by_split=dict(windows_by_split),
         windows_by_label={name: dict(counter) for name, counter in windows_by_label.items()},
         dropped=dict(dropped),
         channels_left_out=dict(left_out),
-        quarantined={key: reason for account in accounts for key, reason in account.quarantined.items()},
+        quarantined={
+            part.recording: part.quarantined
+            for account in accounts
+            for part in account.parts
+            if part.quarantined is not None
+        },
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
+        config={
+            "split": as_dict(plans[0].split_rule) if plans[0].split_rule else None,
+            "signal_dtype": plans[0].signal_dtype,
+            "data_sets": {plan.data_set: _facts(plan) for plan in plans},
+        },
         privacy_key_fingerprint=key_fingerprint(plans[0].key),
         shared_subjects=sorted({plan.data_set for plan in plans if plan.may_share_subjects}),
     )
@@ -73,7 +117,7 @@ def refuse_shared_subjects(accounts: Sequence[ShardAccount], manifest: Manifest)
     splits: dict[tuple[str, str], set[str]] = {}
     for account in accounts:
         if account.data_set not in manifest.shared_subjects:
-            for subject in account.subjects:
+            for subject in {part.subject for part in account.usable}:
                 splits.setdefault((account.data_set, subject), set()).add(account.split)
     if shared := sorted(who for who, found in splits.items() if len(found) > 1):
         data_set, subject = shared[0]
@@ -81,3 +125,10 @@ def refuse_shared_subjects(accounts: Sequence[ShardAccount], manifest: Manifest)
             f"data set {data_set}: {len(shared)} subjects are in more than one split (first: {subject}, in "
             f"{' and '.join(sorted(splits[shared[0]]))}); divide the recordings by subject"
         )
+
+
+def _facts(plan: ShardPlan) -> dict[str, Any]:
+    """The numbers and names of a data set that its windows follow from; no folder, pattern or free text."""
+    facts = {name: value for name, value in vars(plan.layout).items() if isinstance(value, int | float)}
+    layout = plan.layout
+    return {"layout": layout.name, "channels": list(layout.channels), "labels": list(layout.labels)} | facts

@@ -10,6 +10,7 @@ from neurolm.datasets import DECLARED_LAYOUTS
 from neurolm.datasets.declaration import Declaration, declared
 from neurolm.datasets.splits import SplitConfig
 from neurolm.eeg.preprocessing import PreprocessingConfig
+from neurolm.eeg.window_table import SignalType
 
 
 @config
@@ -68,6 +69,8 @@ class DataConfig:
     """How the data sets below ``root`` are divided into train, val and test."""
     preprocessing: PreprocessingConfig = Field(default_factory=PreprocessingConfig)
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
+    signal_dtype: SignalType = "float32"
+    """How signals are stored; float16 halves a store and keeps 11 bits of every value."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """How subjects and recordings are named."""
     allow_leakage: Annotated[str, Field(min_length=1)] | None = None

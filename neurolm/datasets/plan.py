@@ -1,7 +1,11 @@
 """The plan of a store: which recordings go to which shard, a function of the files and settings alone."""
 
+import bisect
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,17 @@ from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
 from neurolm.datasets.assignment import assign
 from neurolm.datasets.data_config import DataConfig, DataSetConfig
 from neurolm.datasets.dataset import Assignment, EEGDataset, SourceFile, by_subject
-from neurolm.datasets.splits import SPLITS, Split
+from neurolm.datasets.splits import SPLITS, Split, SplitConfig
 from neurolm.eeg.fingerprint import FINGERPRINT_VERSION
+from neurolm.eeg.manifest import SCHEMA_VERSION, code_version
 from neurolm.eeg.preprocessing import PreprocessingConfig
 from neurolm.eeg.privacy import keyed_id, load_key
+from neurolm.eeg.window_table import SignalType
 
-SHARD_SOURCE_BYTES = 32 * 2**20
-"""Recordings are collected into one shard until their files reach this size."""
+SHARD_SOURCE_BYTES = 128 * 2**20
+"""The files of a shard's recordings are together no larger, but for a recording that is larger alone."""
+
+_ID_BITS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +38,9 @@ class ShardPlan:
     sources: tuple[SourceFile, ...]
     preprocessing: PreprocessingConfig
     key: bytes
+    signal_dtype: SignalType = "float32"
+    split_rule: SplitConfig | None = None
+    """How the subjects were divided; for the manifest."""
     may_share_subjects: bool = False
     """Whether the split in force may put a subject into several splits."""
 
@@ -40,6 +51,13 @@ class ShardPlan:
     def subject_id(self, source: SourceFile) -> str:
         """The subject's keyed id."""
         return keyed_id(self.key, "subject", f"{self.layout.people or self.layout.name}/{source.subject}")
+
+    @functools.cached_property
+    def settings_digest(self) -> str:
+        """Changes with whatever decides how a recording becomes windows."""
+        settings = [self.data_set, repr(self.layout), dataclasses.asdict(self.preprocessing), self.signal_dtype]
+        versions = {"schema": SCHEMA_VERSION, "fingerprints": FINGERPRINT_VERSION, "code": code_version()}
+        return digest({"settings": settings, "versions": versions})
 
 
 def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
@@ -103,16 +121,48 @@ def layout_described(described: str | dict[str, Any], source: str) -> EEGDataset
 
 def plan_digest(plans: Sequence[ShardPlan]) -> str:
     """Changes when a file, a split or a setting of preprocessing or windows changes; then a store is written again."""
-    files = [
-        [plan.path.name, source.recording, source.subject, source.label, path.stat().st_size, path.stat().st_mtime_ns]
-        for plan in plans
-        for source in plan.sources
-        for path in (source.path, *filter(Path.exists, source.beside))
-    ]
-    layouts = sorted({repr(plan.layout) for plan in plans})
-    preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
-    versions = {"fingerprints": FINGERPRINT_VERSION}
-    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing, "versions": versions})
+    origins = Origins()
+    return digest(
+        {"shards": [[plan.path.name, [origins.of(plan, source) for source in plan.sources]] for plan in plans]}
+    )
+
+
+class Origins:
+    """Says what a recording's windows are made from: its files, their sizes and times, and the settings.
+
+    A recording's files are its own, those beside it that begin with its name (sidecars, and the signals of formats that
+    keep them apart) and those that its data set knows of. Folders are listed once.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[Path, list[str]] = {}
+
+    def of(self, plan: ShardPlan, source: SourceFile) -> str:
+        """A keyed id that is new when a file or a setting has changed; it tells nothing about them."""
+        described = {name: str(value) for name, value in vars(source).items() if name not in ("path", "beside")}
+        found = self._files(source.path) + [(path, path.stat()) for path in source.beside if path.exists()]
+        files = [[path.name, status.st_size, status.st_mtime_ns] for path, status in found]
+        return keyed_id(
+            plan.key, "origin", digest({"settings": plan.settings_digest, "source": described, "files": files})
+        )
+
+    def size(self, source: SourceFile) -> int:
+        """Bytes of a recording's files; 0 where there is none any more."""
+        return sum(status.st_size for _, status in self._files(source.path))
+
+    def _files(self, path: Path) -> list[tuple[Path, os.stat_result]]:
+        folder = path.parent
+        if folder not in self._names:
+            self._names[folder] = sorted(os.listdir(folder))
+        names = self._names[folder]
+        found = []
+        for name in names[bisect.bisect_left(names, path.stem) :]:
+            if not name.startswith(path.stem):
+                break
+            if not name[len(path.stem) : len(path.stem) + 1].isalnum():
+                with contextlib.suppress(OSError):  # vanished, or a link to nothing: reading will say so
+                    found.append((folder / name, (folder / name).stat()))
+        return found
 
 
 def _plan_set(
@@ -122,25 +172,42 @@ def _plan_set(
     config: DataConfig,
     store: Path,
 ) -> list[ShardPlan]:
-    key = load_key(config.privacy.key_file)
+    plan = ShardPlan(
+        store, "", name, layout, (), config.preprocessing, load_key(config.privacy.key_file), config.signal_dtype,
+        config.split, config.split.rule in layout.straddling_rules,
+    )  # fmt: skip
+    origins = Origins()
     plans = []
     for split in SPLITS:
-        members = [source for source, assigned in assignment if assigned == split]
-        for number, shard in enumerate(_by_size(members)):
-            path = store / f"{split}-{name}-{number:05d}.parquet"
-            shared = config.split.rule in layout.straddling_rules
-            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key, shared))
+        members = [
+            _Member(source, f"{int(plan.recording_id(source), 16):0{_ID_BITS}b}", origins.size(source))
+            for source, assigned in assignment
+            if assigned == split
+        ]
+        for bits, shard in _by_leading_bits(members):
+            path = store / f"{split}-{name}-{bits or 'all'}.parquet"
+            chosen = tuple(member.source for member in shard)
+            plans.append(dataclasses.replace(plan, path=path, split=split, sources=chosen))
     return plans
 
 
-def _by_size(sources: Sequence[SourceFile]) -> Iterable[list[SourceFile]]:
-    shard: list[SourceFile] = []
-    size = 0
-    for source in sources:
-        shard.append(source)
-        size += source.path.stat().st_size
-        if size >= SHARD_SOURCE_BYTES:
-            yield shard
-            shard, size = [], 0
-    if shard:
-        yield shard
+@dataclasses.dataclass(frozen=True)
+class _Member:
+    source: SourceFile
+    bits: str
+    """Of the keyed id."""
+    num_bytes: int
+
+
+def _by_leading_bits(members: Sequence[_Member], bits: str = "") -> Iterator[tuple[str, Sequence[_Member]]]:
+    """Recordings by the leading bits of their ids, as many bits as it takes for no shard to be too large.
+
+    So the plan follows from the recordings alone, and one more of them changes one shard, or halves it.
+    """
+    if not members:
+        return
+    if len(members) == 1 or len(bits) == _ID_BITS or sum(member.num_bytes for member in members) <= SHARD_SOURCE_BYTES:
+        yield bits, members
+        return
+    for bit in "01":
+        yield from _by_leading_bits([member for member in members if member.bits[len(bits)] == bit], bits + bit)

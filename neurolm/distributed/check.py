@@ -123,7 +123,7 @@ def _check_recordings(plans: list[ShardPlan]) -> Iterator[str]:
                         recording = preprocess(plan.layout.read(source), plan.preprocessing, plan.layout.mains_hz)
                         usable += bool(plan.layout.windows(source, recording)[0])
                 except UserError as error:
-                    errors.append(reason_of(plan, source, error, shown))
+                    errors.append(reason_of(source, error, shown))
         if not usable:
             raise UserError(f"data set {name}: no recording of {len(errors)} tried can be used; first: {errors[0]}")
         yield f"data set {name}: {usable} recordings read, preprocessed and cut"

@@ -46,9 +46,31 @@ class RecordingFingerprint:
     landmarks: Fingerprint
 
 
+def fingerprints_beside(windows: Path) -> Path:
+    """The file of the fingerprints of a shard, or of another file of windows."""
+    return windows.parent / FOLDER / windows.name
+
+
+def move_fingerprints(windows: Path, to: Path) -> None:
+    """Follow a file of windows that is moved; nothing happens where that was done before."""
+    if fingerprints_beside(windows).exists():
+        fingerprints_beside(to).parent.mkdir(exist_ok=True)
+        fingerprints_beside(windows).replace(fingerprints_beside(to))
+
+
+def find_fingerprint(windows: Path, recording: str) -> RecordingFingerprint:
+    """The fingerprint of one of the recordings in a file of windows. Raises FingerprintsMissing."""
+    path = fingerprints_beside(windows)
+    if path.is_file():
+        for found in _parsed(path, path.read_bytes()):
+            if found.recording == recording:
+                return found
+    raise FingerprintsMissing(f"{path}: no fingerprint of recording {recording}; make the store again")
+
+
 def write_fingerprints(shard: Path, recordings: Sequence[RecordingFingerprint]) -> str:
     """Write the fingerprints of a shard, whole or not at all; returns their SHA-256. The same ones, the same bytes."""
-    path = shard.parent / FOLDER / shard.name
+    path = fingerprints_beside(shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {
         name: [getattr(recording, name) for recording in recordings] for name in ("data_set", "subject", "recording")
@@ -71,7 +93,7 @@ def read_fingerprints(store: Path, manifest: Manifest, split: str) -> Iterator[R
     """The recordings of a split, shard by shard. Raises FingerprintsMissing."""
     for file in manifest.files:
         if file["split"] == split:
-            yield from _read(store / FOLDER / file["name"], file.get(DIGEST))
+            yield from _read(fingerprints_beside(store / file["name"]), file.get(DIGEST))
 
 
 def _read(path: Path, digest: str | None) -> Iterator[RecordingFingerprint]:
@@ -80,6 +102,10 @@ def _read(path: Path, digest: str | None) -> Iterator[RecordingFingerprint]:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
         raise FingerprintsMissing(f"{path}: not the fingerprints that the manifest names; make the store again")
+    yield from _parsed(path, content)
+
+
+def _parsed(path: Path, content: bytes) -> Iterator[RecordingFingerprint]:
     table = pq.read_table(pa.BufferReader(content))
     version = (table.schema.metadata or {}).get(b"fingerprint_version", b"none").decode()
     if version != str(FINGERPRINT_VERSION):

@@ -9,7 +9,7 @@ from typing import Any
 from neurolm.config import UserError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class ManifestMissing(UserError):
@@ -20,7 +20,8 @@ class ManifestError(UserError):
     """A manifest that cannot be read, or files that do not agree with it."""
 
 
-def _code_version() -> str:
+def code_version() -> str:
+    """Version of neurolm."""
     from importlib.metadata import version
 
     return version("neurolm")
@@ -48,10 +49,12 @@ class Manifest:
     published_counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Data set to numbers that are published, those found here, and the differences, in words."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    """The other settings that the windows follow from: split, ``signal_dtype``, and every data set's own."""
     privacy_key_fingerprint: str | None = None
     shared_subjects: list[str] = field(default_factory=list)
     """Data sets whose published rule puts one subject into several splits."""
-    code_version: str = field(default_factory=_code_version)
+    code_version: str = field(default_factory=code_version)
     schema_version: int = SCHEMA_VERSION
 
 

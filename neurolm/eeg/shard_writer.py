@@ -1,55 +1,27 @@
-"""One shard: windows in a Parquet file of plain Arrow types, one row a window, one split a file.
-
-Any Parquet reader can open it: ``signal`` is channel-major and flattened, so ``reshape(-1, num_times)`` gives
-[channels times] in µV.
-"""
+"""One shard: windows in a Parquet file of plain Arrow types (`window_table`), one row a window, one split a file."""
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-SCHEMA: pa.Schema = pa.schema(
-    [
-        pa.field("signal", pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False),
-        pa.field("channel_indices", pa.list_(pa.field("element", pa.int16(), nullable=False)), nullable=False),
-        pa.field("num_times", pa.int32(), nullable=False),
-        pa.field("data_set", pa.string(), nullable=False),
-        pa.field("subject", pa.string(), nullable=False),
-        pa.field("recording", pa.string(), nullable=False),
-        pa.field("start_s", pa.float64(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("window_digest", pa.string(), nullable=False),
-    ]
-)
+from neurolm.eeg.window_table import SCHEMA, SignalType, StoredWindow, shard_schema, to_table
+
+__all__ = ["ROW_GROUP_BYTES", "SCHEMA", "SPLITS", "ShardWriter", "StoredWindow", "combine_digests", "split_of",
+           "window_digest"]  # fmt: skip
+
 ROW_GROUP_BYTES = 16 * 2**20
-"""Signal bytes of a row group: what is read at once, and what a lane of the global order holds in memory."""
+"""Signal bytes from which on a row group is full: what is read at once, and what a lane of the global order holds in
+memory. The last one takes the rest, so that none but a whole shard is smaller and none is twice as large."""
 
 SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class StoredWindow:
-    """A window as it is stored; subject and recording are keyed ids."""
-
-    signal: NDArray[np.float32]
-    """[channels times], µV at 200 Hz."""
-    channel_indices: NDArray[np.int16] | Sequence[int]
-    data_set: str
-    subject: str
-    recording: str
-    start_s: float
-    label: str | None
-    row: int = -1
-    """Number of the row in the store; -1 until read from one."""
 
 
 def split_of(path: str | Path) -> str:
@@ -65,7 +37,9 @@ def window_digest(window: StoredWindow, split: str) -> str:
     indices = np.asarray(window.channel_indices, dtype="<i2")
     head = repr((window.data_set, window.label, split, window.signal.shape, indices.shape)).encode()
     signal = np.ascontiguousarray(window.signal, dtype="<f4")
-    return hashlib.sha256(head + b"\0" + indices.tobytes() + signal.tobytes()).hexdigest()
+    digest = hashlib.sha256(head + b"\0" + indices.tobytes())
+    digest.update(signal.data)
+    return digest.hexdigest()
 
 
 def combine_digests(window_digests: Iterable[str]) -> str:
@@ -76,23 +50,35 @@ def combine_digests(window_digests: Iterable[str]) -> str:
 class ShardWriter:
     """Writes one shard; the file appears under its name when the ``with`` block ends without an error.
 
-    Row groups fill to about `ROW_GROUP_BYTES`. The same windows always give the same bytes.
+    Row groups fill to about ``row_group_bytes``. The same windows always give the same bytes.
     """
 
-    def __init__(self, path: Path, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+    def __init__(
+        self, path: Path, row_group_bytes: int = ROW_GROUP_BYTES, signal_dtype: SignalType = "float32"
+    ) -> None:
         self.path = Path(path)
         self.split = split_of(path)
-        self.num_windows = 0
+        self.digests: list[str] = []
+        """Of the windows written, in their order."""
+        self._schema = shard_schema(signal_dtype)
         self._row_group_bytes = row_group_bytes
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._buffer: list[StoredWindow] = []
-        self._buffer_bytes = 0
+        self._signal_dtype = np.dtype(signal_dtype)
+        self._full: list[StoredWindow] = []  # a row group that waits for the next one to be full
+        self._filling: list[StoredWindow] = []
+        self._filling_bytes = 0
+
+    @property
+    def num_windows(self) -> int:
+        """Windows written so far."""
+        return len(self.digests)
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = aside(self.path)
         self._parquet = pq.ParquetWriter(
-            self._temporary, SCHEMA, compression="zstd", compression_level=1,
-            use_dictionary=["data_set", "subject", "recording", "label"],
+            self._temporary, self._schema, compression="zstd", compression_level=1,
+            use_dictionary=["data_set", "subject", "recording", "label", "split"],
+            use_byte_stream_split=["signal.list.element"],
         )  # fmt: skip
         return self
 
@@ -101,12 +87,10 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                self._flush()
+                self._write_group(self._full + self._filling)
             self._parquet.close()
             if kind is None:
-                with self._temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                self._temporary.replace(self.path)
+                publish(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
 
@@ -115,33 +99,30 @@ class ShardWriter:
         for window in windows:
             if window.signal.ndim != 2 or len(window.signal) != len(window.channel_indices):
                 raise ValueError(f"signal {window.signal.shape} has not {len(window.channel_indices)} channels")
-            self._buffer.append(window)
-            self._buffer_bytes += window.signal.nbytes
-            self.num_windows += 1
-            if self._buffer_bytes >= self._row_group_bytes:
-                self._flush()
+            window = replace(window, signal=window.signal.astype(self._signal_dtype, copy=False))
+            self.digests.append(window_digest(window, self.split))
+            self._filling.append(window)
+            self._filling_bytes += window.signal.nbytes
+            if self._filling_bytes >= self._row_group_bytes:
+                self._write_group(self._full)
+                self._full, self._filling, self._filling_bytes = self._filling, [], 0
 
-    def _flush(self) -> None:
-        if not self._buffer:
+    def _write_group(self, windows: list[StoredWindow]) -> None:
+        if not windows:
             return
-        windows = self._buffer
-        columns = {
-            "signal": _list_array([window.signal.reshape(-1) for window in windows], np.float32),
-            "channel_indices": _list_array([np.asarray(window.channel_indices) for window in windows], np.int16),
-            "num_times": [window.signal.shape[1] for window in windows],
-            "data_set": [window.data_set for window in windows],
-            "subject": [window.subject for window in windows],
-            "recording": [window.recording for window in windows],
-            "start_s": [window.start_s for window in windows],
-            "label": [window.label for window in windows],
-            "window_digest": [window_digest(window, self.split) for window in windows],
-        }
-        self._parquet.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(windows))
-        self._buffer, self._buffer_bytes = [], 0
+        first = self.num_windows - len(self._full) - len(self._filling)
+        digests = self.digests[first : first + len(windows)]
+        own = {"split": [self.split] * len(windows), "window_digest": digests}
+        self._parquet.write_table(to_table(windows, self._schema, own), row_group_size=len(windows))
 
 
-def _list_array(values: Sequence[NDArray[Any]], dtype: Any) -> pa.ListArray:
-    offsets = np.cumsum([0, *(len(value) for value in values)], dtype=np.int32)
-    flat = pa.array(np.concatenate(values).astype(dtype, copy=False))
-    kind = SCHEMA.field("signal" if dtype is np.float32 else "channel_indices").type
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=kind)
+def aside(path: Path) -> Path:
+    """A name of its own beside a path, under which any process of any machine can write what `publish` will show."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def publish(written: Path, path: Path) -> None:
+    """Let a file that is written appear under its name, whole even if the machine stops."""
+    with written.open("rb") as file:
+        os.fsync(file.fileno())
+    written.replace(path)

@@ -1,28 +1,22 @@
 """Stores: a folder of shards and a manifest that is written last; here they are read, by global row number."""
 
+import base64
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from neurolm.eeg.manifest import Manifest, ManifestError, ManifestMissing, read_manifest, write_manifest
 from neurolm.eeg.sealing import SealedSplitError, TestOpening, count_openings, open_test_split
-from neurolm.eeg.shard_writer import (
-    ROW_GROUP_BYTES,
-    SCHEMA,
-    SPLITS,
-    ShardWriter,
-    StoredWindow,
-    combine_digests,
-    split_of,
-    window_digest,
-)
+from neurolm.eeg.shard_writer import ROW_GROUP_BYTES, SPLITS, ShardWriter, combine_digests, split_of, window_digest
+from neurolm.eeg.window_table import SCHEMA, StoredWindow, WindowTable, shard_schema
 
 __all__ = [
     "ROW_GROUP_BYTES", "SCHEMA", "Manifest", "ManifestError", "ManifestMissing", "SealedSplitError", "ShardWriter",
@@ -76,7 +70,7 @@ class Store:
         self.manifest = manifest
         self._opening = opening
         self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._cache: OrderedDict[int, WindowTable] = OrderedDict()
         self._files = sorted(manifest.files, key=lambda file: str(file["name"]))
         groups: list[tuple[int, int, int]] = []  # file, row group in the file, number of rows
         for number, file in enumerate(self._files):
@@ -133,9 +127,13 @@ class Store:
             self._refuse_sealed(self._files[self._groups[group][0]]["split"])
         windows: list[StoredWindow | None] = [None] * len(wanted)
         for group in np.unique(groups):  # one after another, so that a small cache decodes each only once
-            columns = self._row_group(int(group))
+            table = self._row_group(int(group))
             for place in np.flatnonzero(groups == group):
-                windows[place] = _window(columns, int(wanted[place]), int(wanted[place] - self._first_rows[group]))
+                row = int(wanted[place])
+                window = table.window(row - int(self._first_rows[group]), row=row)
+                # A copy frees the row group and may be changed.
+                signal = window.signal.astype(np.float32)
+                windows[place] = replace(window, signal=signal, channel_indices=np.array(window.channel_indices))
         return [window for window in windows if window is not None]
 
     def _refuse_sealed(self, split: str) -> None:
@@ -152,6 +150,7 @@ class Store:
             metadata = pq.read_metadata(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise ManifestError(f"{path}: this shard cannot be read ({error}); make the store again") from None
+        refuse_foreign_columns(path, metadata)
         if metadata.num_rows != file["num_windows"]:
             raise ManifestError(
                 f"{path}: {metadata.num_rows} windows, the manifest says {file['num_windows']}; make the store again"
@@ -171,49 +170,35 @@ class Store:
                 for name in ("data_set", "label", "subject", "recording")
             },
             "start_s": table["start_s"].to_numpy(),
-            "num_channels": np.diff(_offsets(table["channel_indices"].combine_chunks())),
+            "num_channels": pc.list_value_length(table["channel_indices"]).to_numpy().astype(np.int64),
             "num_times": table["num_times"].to_numpy().astype(np.int64),
         }
 
-    def _row_group(self, group: int) -> dict[str, Any]:
+    def _row_group(self, group: int) -> WindowTable:
         if group in self._cache:
             self._cache.move_to_end(group)
             return self._cache[group]
         file, place, _ = self._groups[group]
         with pq.ParquetFile(self.path / self._files[file]["name"]) as parquet:
-            table = parquet.read_row_group(place)
-        columns: dict[str, Any] = {
-            name: table[name].to_pylist() for name in ("data_set", "subject", "recording", "label")
-        }
-        columns |= {name: table[name].to_numpy() for name in ("start_s", "num_times")}
-        for name in ("signal", "channel_indices"):
-            lists = table[name].combine_chunks()
-            columns[name] = (lists.flatten().to_numpy(), _offsets(lists))
-        self._cache[group] = columns
-        while len(self._cache) > 1 and sum(c["signal"][0].nbytes for c in self._cache.values()) > self._cache_bytes:
+            self._cache[group] = WindowTable(parquet.read_row_group(place, use_threads=False))
+        while len(self._cache) > 1 and sum(table.nbytes for table in self._cache.values()) > self._cache_bytes:
             self._cache.popitem(last=False)
-        return columns
+        return self._cache[group]
 
 
-def _offsets(lists: Any) -> NDArray[np.int64]:
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return np.asarray(offsets - offsets[0])
+def refuse_foreign_columns(path: Path, metadata: Any) -> None:
+    """Raise ManifestError where a shard holds anything but the columns of `window_table`, before any of it is decoded.
 
-
-def _window(columns: dict[str, Any], row: int, place: int) -> StoredWindow:
-    signal, signal_offsets = columns["signal"]
-    indices, index_offsets = columns["channel_indices"]
-    values = signal[signal_offsets[place] : signal_offsets[place + 1]]
-    return StoredWindow(
-        signal=values.reshape(-1, int(columns["num_times"][place])).copy(),  # free the row group, allow writing
-        channel_indices=indices[index_offsets[place] : index_offsets[place + 1]].copy(),
-        data_set=columns["data_set"][place],
-        subject=columns["subject"][place],
-        recording=columns["recording"][place],
-        start_s=float(columns["start_s"][place]),
-        label=columns["label"][place],
-        row=row,
-    )
+    Types that another library adds to Arrow are refused unread: whoever registers one decides what loading it runs.
+    """
+    described = base64.b64decode((metadata.metadata or {}).get(b"ARROW:schema", b""))
+    if b"ARROW:extension:name" in described:
+        raise ManifestError(f"{path}: a column has an extension type of another library; make the store again")
+    schema = metadata.schema.to_arrow_schema().remove_metadata()
+    if schema not in (shard_schema("float32"), shard_schema("float16")):
+        expected = ", ".join(f"{field.name} ({field.type})" for field in SCHEMA)
+        found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise ManifestError(f"{path}: found the columns {found}; expected {expected}; make the store again")
 
 
 def _no_windows() -> dict[str, NDArray[Any]]:

@@ -1,9 +1,10 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,13 +14,11 @@ from neurolm.datasets import LAYOUTS
 from neurolm.datasets.ingest import (
     DataConfig,
     PrivacyConfig,
-    ShardAccount,
     ShardPlan,
     plan_digest,
     plan_downstream,
     plan_pretraining,
     run_locally,
-    write_shard,
     write_store,
 )
 from neurolm.eeg.fingerprint_files import read_fingerprints
@@ -48,12 +47,12 @@ def written(settings: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> t
     """A store, and its manifest; while it was written, there was none."""
     store = tmp_path_factory.mktemp("out") / "store"
 
-    def run(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
-        for plan in plans:
+    def run(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
+        for item in items:
             assert not (store / "manifest.json").exists()
             with pytest.raises(ManifestMissing):
                 Store.open(store)
-            yield write_shard(plan)
+            yield function(item)
 
     return store, write_store(plan_downstream(settings, store), store, run)
 
@@ -185,7 +184,7 @@ def test_a_person_in_two_splits_is_refused_unless_the_published_split_says_so(
 def test_an_old_manifest_does_not_survive_a_writing_that_fails(settings: DataConfig, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
 
-    def stopped(plans: Sequence[ShardPlan]) -> Iterable[ShardAccount]:
+    def stopped(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -264,17 +263,6 @@ def test_pretraining_reads_several_sets_each_with_windows_that_fill_a_sequence(t
     with pytest.raises(ConfigError, match=r"mi: found 1 subject"):
         (tmp_path / "mi/S002R01.edf").unlink()
         plan_pretraining(config, tmp_path / "store")
-
-
-def test_large_recordings_are_spread_over_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neurolm.datasets.plan.SHARD_SOURCE_BYTES", 15)
-    config = DataConfig(root=folder, split=build(DataConfig, {"split": {"counts": [2, 1, 0]}}, "test").split)
-    plans = plan_downstream(config, folder / "store")
-    assert [(plan.path.name, len(plan.sources)) for plan in plans] == [
-        ("train-workload-00000.parquet", 2),
-        ("train-workload-00001.parquet", 2),
-        ("val-workload-00000.parquet", 2),
-    ]
 
 
 def test_unset_and_unknown_settings_say_what_to_do(folder: Path) -> None:

@@ -125,11 +125,11 @@ def test_a_pretraining_store_is_compared_with_the_downstream_test_split(
     config = build(DataConfig, values, source="test")
     write_store(plan_downstream(config, tmp_path / "pretraining"), tmp_path / "pretraining", run_locally)
     clean = build(DataConfig, {"root": test_data / "eegmat", "split": {"counts": [29, 1, 1]}}, source="test")
-    plans = [
-        replace(plan, sources=plan.sources[3:5] if plan.split == "train" else plan.sources)
-        for plan in plan_downstream(clean, tmp_path / "store")
-        if plan.path.name.endswith("00000.parquet")
+    planned = {plan.split: plan for plan in plan_downstream(clean, tmp_path / "store")}
+    few = [
+        source for source in planned["train"].sources if source.subject not in ("Subject03", "Subject05", "Subject06")
     ]
+    plans = [replace(planned["train"], sources=tuple(few[:2])), planned["val"], planned["test"]]
     write_store(plans, tmp_path / "store", run_locally)
     run = make_run("tokenizer", tmp_path / "out", tmp_path / "store", pretraining_store=tmp_path / "pretraining")
     with caplog.at_level(logging.WARNING):
