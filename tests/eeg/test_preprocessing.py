@@ -4,7 +4,7 @@ import mne
 import numpy as np
 import pytest
 
-from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
+from neurolm.eeg.preprocessing import PreprocessingConfig, bridged, preprocess
 from neurolm.eeg.recording import Recording, RecordingError, read_recording
 
 CONFIG = PreprocessingConfig()
@@ -73,3 +73,26 @@ def test_input_is_not_changed() -> None:
 def test_hopelessly_slow_recording() -> None:
     with pytest.raises(RecordingError, match="too low"):
         preprocess(Recording(np.ones((1, 100)), 0.1, ("CZ",)), CONFIG, mains_hz=None)
+
+
+@pytest.mark.parametrize("rate_hz", [100, 200, 500])
+def test_a_gap_stays_where_it_was(rate_hz: float) -> None:
+    whole = tones(rate_hz, 60, [10, 7])
+    signal = np.array(whole.signal)
+    signal[0, round(30 * rate_hz) : round(31 * rate_hz)] = np.nan
+    signal[1, -1] = np.inf
+    result = preprocess(Recording(signal, rate_hz, whole.channels), CONFIG, mains_hz=None).signal
+    missing = np.isnan(result)
+    assert np.flatnonzero(missing[0])[[0, -1]] / 200 == pytest.approx([30, 31], abs=0.011)
+    assert missing[1, -2:].any() and not missing[1, :-2].any()
+    expected = preprocess(whole, CONFIG, mains_hz=None).signal
+    times = np.r_[200 * 10 : 200 * 25, 200 * 36 : 200 * 50]
+    np.testing.assert_allclose(result[0, times], expected[0, times], atol=0.5)  # a filter of 33 s spread it thinly
+
+
+def test_gaps_are_bridged_by_straight_lines() -> None:
+    nan = np.nan
+    recording = Recording(np.array([[nan, 1, nan, nan, 4, nan], [nan] * 6, [0, 1, 2, 3, 4, 5]]), 1, ("CZ", "PZ", "OZ"))
+    np.testing.assert_array_equal(bridged(recording).signal, [[1, 1, 2, 3, 4, 4], [0] * 6, [0, 1, 2, 3, 4, 5]])
+    whole = tones(200, 1, [10])
+    assert bridged(whole) is whole
