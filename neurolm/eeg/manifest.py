@@ -9,7 +9,7 @@ from typing import Any
 from neurolm.config import UserError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class ManifestMissing(UserError):
@@ -43,6 +43,10 @@ class Manifest:
     """Reason to number of windows that were not stored."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """Keyed recording id to the reason why nothing of it was stored."""
+    data_sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What went in and what was stored of every data set (`accounting.by_data_set`)."""
+    quality: dict[str, Any] = field(default_factory=dict)
+    """``flags``: name to bit in the column ``quality``; ``thresholds``: from where on they are set."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     privacy_key_fingerprint: str | None = None
     code_version: str = field(default_factory=_code_version)

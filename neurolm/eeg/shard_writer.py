@@ -27,6 +27,7 @@ SCHEMA: pa.Schema = pa.schema(
         pa.field("recording", pa.string(), nullable=False),
         pa.field("start_s", pa.float64(), nullable=False),
         pa.field("label", pa.string()),
+        pa.field("quality", pa.list_(pa.field("element", pa.uint8(), nullable=False))),
         pa.field("window_digest", pa.string(), nullable=False),
     ]
 )
@@ -48,6 +49,8 @@ class StoredWindow:
     recording: str
     start_s: float
     label: str | None
+    quality: NDArray[np.uint8] | None = None
+    """Bits of `quality.FLAGS` of every channel, 0: no objection; None if it was not judged."""
     row: int = -1
     """Number of the row in the store; -1 until read from one."""
 
@@ -115,6 +118,8 @@ class ShardWriter:
         for window in windows:
             if window.signal.ndim != 2 or len(window.signal) != len(window.channel_indices):
                 raise ValueError(f"signal {window.signal.shape} has not {len(window.channel_indices)} channels")
+            if window.quality is not None and len(window.quality) != len(window.channel_indices):
+                raise ValueError(f"quality of {len(window.quality)} channels, the window has {len(window.signal)}")
             self._buffer.append(window)
             self._buffer_bytes += window.signal.nbytes
             self.num_windows += 1
@@ -134,6 +139,7 @@ class ShardWriter:
             "recording": [window.recording for window in windows],
             "start_s": [window.start_s for window in windows],
             "label": [window.label for window in windows],
+            "quality": [None if window.quality is None else window.quality.tolist() for window in windows],
             "window_digest": [window_digest(window, self.split) for window in windows],
         }
         self._parquet.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(windows))

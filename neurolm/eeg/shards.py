@@ -186,7 +186,7 @@ class Store:
             name: table[name].to_pylist() for name in ("data_set", "subject", "recording", "label")
         }
         columns |= {name: table[name].to_numpy() for name in ("start_s", "num_times")}
-        for name in ("signal", "channel_indices"):
+        for name in ("signal", "channel_indices", "quality"):
             lists = table[name].combine_chunks()
             columns[name] = (lists.flatten().to_numpy(), _offsets(lists))
         self._cache[group] = columns
@@ -204,6 +204,8 @@ def _window(columns: dict[str, Any], row: int, place: int) -> StoredWindow:
     signal, signal_offsets = columns["signal"]
     indices, index_offsets = columns["channel_indices"]
     values = signal[signal_offsets[place] : signal_offsets[place + 1]]
+    flags, flag_offsets = columns["quality"]
+    quality = flags[flag_offsets[place] : flag_offsets[place + 1]].copy()  # empty where the list is null
     return StoredWindow(
         signal=values.reshape(-1, int(columns["num_times"][place])).copy(),  # free the row group, allow writing
         channel_indices=indices[index_offsets[place] : index_offsets[place + 1]].copy(),
@@ -212,6 +214,7 @@ def _window(columns: dict[str, Any], row: int, place: int) -> StoredWindow:
         recording=columns["recording"][place],
         start_s=float(columns["start_s"][place]),
         label=columns["label"][place],
+        quality=quality if len(quality) else None,
         row=row,
     )
 
