@@ -17,12 +17,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from neurolm.config import ConfigError, Location, config, digest
+from neurolm.config import ConfigError, Location, as_dict, config, digest
 from neurolm.datasets import LAYOUTS
+from neurolm.datasets.accounting import Entry, Ledger, by_data_set, label_name
 from neurolm.datasets.dataset import EEGDataset, SourceFile
 from neurolm.datasets.splits import SplitConfig, split_subjects
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.privacy import key_fingerprint, keyed_id, load_key
+from neurolm.eeg.quality import FLAGS, QualityConfig, judge, rejection
+from neurolm.eeg.recording import RecordingError
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
 from neurolm.eeg.windows import unusable
 
@@ -66,6 +69,8 @@ class DataConfig:
     """How subjects are divided into train, val and test."""
     preprocessing: PreprocessingConfig = Field(default_factory=PreprocessingConfig)
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
+    quality: QualityConfig = Field(default_factory=QualityConfig)
+    """From where on channels are flagged; by default flags are stored and drop nothing."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     """How subjects and recordings are named."""
     store: Location | None = None
@@ -110,6 +115,7 @@ class ShardPlan:
     layout: EEGDataset
     sources: tuple[SourceFile, ...]
     preprocessing: PreprocessingConfig
+    quality: QualityConfig
     key: bytes
 
 
@@ -130,6 +136,11 @@ class ShardAccount:
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
     digests: list[str] = dataclasses.field(default_factory=list)
+    ledger: Ledger = dataclasses.field(default_factory=Ledger)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ledger, dict):  # an account that came as JSON
+            self.ledger = Ledger(**self.ledger)
 
 
 def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
@@ -173,17 +184,21 @@ def write_shard(plan: ShardPlan) -> ShardAccount:
     with ShardWriter(plan.path) as writer:
         for source in plan.sources:
             recording_id = _recording_id(plan, source)
+            entry = Entry(_subject_id(plan, source))
             try:
-                windows, duration_s = _windows_of(plan, source, recording_id, dropped)
+                windows = _windows_of(plan, source, recording_id, entry)
             except (ValueError, OSError, RuntimeError) as error:
                 account.quarantined[recording_id] = _reason(error, source, recording_id)
+            dropped.update(entry.dropped)
+            account.ledger.add(entry, is_quarantined=recording_id in account.quarantined)
+            if recording_id in account.quarantined:
                 continue
             writer.write(windows)
-            account.hours += duration_s / 3600
+            account.hours += entry.duration_s / 3600
             account.recordings.append(recording_id)
-            account.subjects.append(_subject_id(plan, source))
+            account.subjects.append(entry.subject)
             account.digests += [window_digest(window, plan.split) for window in windows]
-            labels.update(str(window.label) for window in windows)
+            labels.update(label_name(window.label) for window in windows)
             account.num_windows += len(windows)
     account.sha256 = hashlib.sha256(plan.path.read_bytes()).hexdigest()
     account.windows_by_label, account.dropped = dict(labels), dict(dropped)
@@ -225,7 +240,7 @@ def _plan_set(
         members = [source for source in sources if splits[source.subject] == split]
         for number, shard in enumerate(_by_size(members)):
             path = store / f"{split}-{name}-{number:05d}.parquet"
-            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, key))
+            plans.append(ShardPlan(path, split, name, layout, tuple(shard), config.preprocessing, config.quality, key))
     return plans
 
 
@@ -242,31 +257,38 @@ def _by_size(sources: Sequence[SourceFile]) -> Iterable[list[SourceFile]]:
         yield shard
 
 
-def _windows_of(
-    plan: ShardPlan, source: SourceFile, recording_id: str, dropped: Counter[str]
-) -> tuple[list[StoredWindow], float]:
-    recording = plan.layout.read(source)
-    duration_s = recording.signal.shape[1] / recording.sampling_rate_hz
-    recording = preprocess(recording, plan.preprocessing, plan.layout.mains_hz)
+def _windows_of(plan: ShardPlan, source: SourceFile, recording_id: str, entry: Entry) -> list[StoredWindow]:
+    original = plan.layout.read(source)
+    entry.duration_s = original.duration_s
+    recording = preprocess(original, plan.preprocessing, plan.layout.mains_hz)
     windows, reasons = plan.layout.windows(source, recording)
-    dropped.update(reasons)
+    entry.not_cut.update(reasons)
+    rate_hz = recording.sampling_rate_hz
+    judged = judge(original, windows, plan.quality, window_rate_hz=rate_hz, mains_hz=plan.layout.mains_hz)
     stored = []
-    for window in windows:
-        if reason := unusable(window):
-            dropped[reason] += 1
+    for window, flags in zip(windows, judged, strict=True):
+        reason = unusable(window) or rejection(flags, plan.quality)
+        entry.cut(window.label, window.start_s, window.signal.shape[1] / rate_hz, reason)
+        if reason is not None:
             continue
+        entry.channels = window.channel_indices
+        entry.flags.append(flags)
         stored.append(
             StoredWindow(
                 signal=window.signal,
                 channel_indices=window.channel_indices,
                 data_set=plan.data_set,
-                subject=_subject_id(plan, source),
+                subject=entry.subject,
                 recording=recording_id,
                 start_s=window.start_s,
                 label=window.label,
+                quality=flags,
             )
         )
-    return stored, duration_s
+    if not stored:
+        reasons_told = ", ".join(f"{reason}: {number}" for reason, number in sorted(entry.dropped.items()))
+        raise RecordingError(f"{source.path}: no window of it can be stored ({reasons_told or 'none was cut'})")
+    return stored
 
 
 def _recording_id(plan: ShardPlan, source: SourceFile) -> str:
@@ -319,13 +341,15 @@ def _manifest(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) -> M
         windows_by_label={name: dict(counter) for name, counter in windows_by_label.items()},
         dropped=dict(dropped),
         quarantined={key: reason for account in accounts for key, reason in account.quarantined.items()},
+        data_sets=by_data_set(accounts, {plan.data_set: plan.layout.labels for plan in plans}),
+        quality={"flags": dict(FLAGS), "thresholds": as_dict(plans[0].quality)},
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         privacy_key_fingerprint=key_fingerprint(plans[0].key),
     )
 
 
 def plan_digest(plans: Sequence[ShardPlan]) -> str:
-    """Changes when a file, a split or a setting of preprocessing or windows changes; then a store is written again."""
+    """Changes with a file, a split or a setting of preprocessing, quality or windows; then a store is written again."""
     files = [
         [plan.path.name, source.recording, source.path.stat().st_size, source.path.stat().st_mtime_ns]
         for plan in plans
@@ -333,4 +357,5 @@ def plan_digest(plans: Sequence[ShardPlan]) -> str:
     ]
     layouts = sorted({repr(plan.layout) for plan in plans})
     preprocessing = [dataclasses.asdict(plan.preprocessing) for plan in plans[:1]]
-    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing})
+    quality = [as_dict(plan.quality) for plan in plans[:1]]
+    return digest({"files": files, "layouts": layouts, "preprocessing": preprocessing, "quality": quality})
