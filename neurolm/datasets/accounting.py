@@ -94,10 +94,9 @@ class Ledger:
         """Take over a recording that was stored or quarantined."""
         self.subjects_in.append(entry.subject)
         self.windows_in += sum(entry.not_cut.values()) + sum(entry.classes.values())
-        self.classes_in = dict(Counter(self.classes_in) + entry.classes)
+        self.classes_in = _total([self.classes_in, entry.classes])
         self.hours_in += entry.duration_s / 3600
-        for fate, hours in entry.hours(is_quarantined).items():
-            self.hours[fate] = self.hours.get(fate, 0.0) + hours
+        self.hours = _total([self.hours, entry.hours(is_quarantined)])
         if entry.flags:
             self._add_flags(np.stack(entry.flags), [CHANNELS[index] for index in entry.channels])
 
@@ -110,9 +109,9 @@ class Ledger:
             windows[name] = int(is_set.any(axis=1).sum())
             for channel, number in zip(channels, is_set.sum(axis=0), strict=True):
                 by_channel[channel][name] = int(number)
-        self.flagged_windows = dict(Counter(self.flagged_windows) + windows)
+        self.flagged_windows = _total([self.flagged_windows, windows])
         for channel, counts in by_channel.items():
-            self.channels[channel] = dict(Counter(self.channels.get(channel, {})) + counts)
+            self.channels[channel] = _total([self.channels.get(channel, {}), counts])
 
 
 def label_name(label: str | None) -> str:
