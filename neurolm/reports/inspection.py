@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from neurolm.config import UserError
+from neurolm.eeg.manifest import MANIFEST
 from neurolm.eeg.shards import SPLITS, Store
 
 MOST_QUARANTINED = 10
@@ -20,8 +22,10 @@ def inspect_store(path: Path) -> dict[str, Any]:
     ``hours`` is the length of the recordings that are stored, ``hours_in_windows`` of what windows cover of them.
 
     Raises:
-        ManifestMissing, ManifestError: no finished store.
+        UserError: no finished store, or a folder of results that holds one.
     """
+    if not (path / MANIFEST).exists() and (inside := sorted(path.glob(f"*/{MANIFEST}"))):
+        raise UserError(f"{path}: no store, but it holds {', '.join(str(found.parent) for found in inside)}; name one")
     manifest = Store.open(path).manifest  # compares every shard's number of rows with the manifest
     counts, sets = manifest.counts, manifest.data_sets
     return {

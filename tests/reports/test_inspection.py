@@ -97,6 +97,12 @@ def test_what_is_no_store_is_one_message(tmp_path: Path, capsys: pytest.CaptureF
         assert "this store" in capsys.readouterr().err
 
 
+def test_a_folder_of_results_is_not_taken_for_a_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["inspect", str(store.parent)])
+    assert f"{store.parent}: no store, but it holds {store}; name one" in capsys.readouterr().err
+
+
 def test_columns_are_aligned() -> None:
     assert aligned([("a", "bb"), ("ccc", "d")]) == ["a    bb", "ccc   d"]
 
