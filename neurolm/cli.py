@@ -1,4 +1,4 @@
-"""The `neurolm` command: check a config, train a stage, probe, predict, rebuild a report, convert weights."""
+"""The `neurolm` command: check, inspect a store, train, probe, predict, rebuild a report, convert weights."""
 
 import argparse
 import json
@@ -20,6 +20,11 @@ def main(arguments: list[str] | None = None) -> None:
     for command in (check, train, probe):
         command.add_argument("config", type=Path, help="YAML file, for example ray_jobs/configs/demo/tokenizer.yaml")
         command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="settings to replace")
+
+    inspect = commands.add_parser("inspect", help="what a store holds, what was left out and why")
+    inspect.add_argument("store", type=Path, help="folder of a finished store, for example runs/demo/store")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.add_argument("--page", type=Path, metavar="FILE.html", help="also write a page with spectra and quality")
 
     predict = commands.add_parser("predict", help="ask a model a question about a recording")
     predict.add_argument("model", type=Path, help="model folder of a tuned NeuroLM")
@@ -84,6 +89,19 @@ def _probe(options: argparse.Namespace) -> None:
     print(json.dumps(plain) if options.json else table(run, results))
 
 
+def _inspect(options: argparse.Namespace) -> None:
+    from neurolm.reports.inspection import inspect_store, inspection_table
+
+    found = inspect_store(options.store)
+    print(json.dumps(found) if options.json else inspection_table(found))
+    if options.page is not None:
+        from neurolm.reports.store_page import write_store_page
+
+        write_store_page(options.page, options.store, found)
+        if not options.json:
+            print(f"\n{options.page}")
+
+
 def _predict(options: argparse.Namespace) -> None:
     from neurolm.inference import predict_recording
 
@@ -120,6 +138,7 @@ COMMANDS = {
     "check": _check,
     "train": _train,
     "probe": _probe,
+    "inspect": _inspect,
     "predict": _predict,
     "report": _report,
     "import-official": _import_official,

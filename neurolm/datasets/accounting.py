@@ -1,14 +1,17 @@
 """What went into a store, what came out, and what was left out and why; totals add up to the input."""
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from neurolm.config import ConfigError, as_dict
+from neurolm.datasets.ledger import STORED, Ledger, total
 from neurolm.datasets.plan import ShardPlan
 from neurolm.eeg.fingerprint_files import DIGEST
 from neurolm.eeg.privacy import key_fingerprint
+from neurolm.eeg.quality import FLAGS
 from neurolm.eeg.shards import Manifest, combine_digests
 
 
@@ -31,6 +34,11 @@ class RecordingAccount:
     """Channels of the file that were not read; others than electrodes in one sum."""
     quarantined: str | None = None
     """Why nothing of it could be used; None if it could."""
+    ledger: Ledger = dataclasses.field(default_factory=Ledger)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ledger, dict):  # an account that came as JSON
+            self.ledger = Ledger(**self.ledger)
 
 
 @dataclasses.dataclass
@@ -101,6 +109,8 @@ def manifest_of(accounts: Sequence[ShardAccount], plans: Sequence[ShardPlan]) ->
             for part in account.parts
             if part.quarantined is not None
         },
+        data_sets=by_data_set(accounts, {plan.data_set: plan.layout.labels for plan in plans}),
+        quality={"flags": dict(FLAGS), "thresholds": as_dict(plans[0].quality)},
         preprocessing=dataclasses.asdict(plans[0].preprocessing),
         config={
             "split": as_dict(plans[0].split_rule) if plans[0].split_rule else None,
@@ -125,6 +135,60 @@ def refuse_shared_subjects(accounts: Sequence[ShardAccount], manifest: Manifest)
             f"data set {data_set}: {len(shared)} subjects are in more than one split (first: {subject}, in "
             f"{' and '.join(sorted(splits[shared[0]]))}); divide the recordings by subject"
         )
+
+
+def by_data_set(accounts: Iterable[ShardAccount], labels: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """The account of every data set, for the manifest; ``labels`` are the classes it declares, found or not."""
+    members: dict[str, list[ShardAccount]] = {}
+    for account in accounts:
+        members.setdefault(account.data_set, []).append(account)
+    return {name: _account(shards, labels.get(name, ())) for name, shards in members.items()}
+
+
+def _account(shards: Sequence[ShardAccount], labels: Sequence[str]) -> dict[str, Any]:
+    parts = [part for shard in shards for part in shard.parts]
+    ledgers = [part.ledger for part in parts]
+    usable = [part for part in parts if part.quarantined is None]
+    hours = total(ledger.hours for ledger in ledgers)
+    stored_by_class = total(part.windows_by_label for part in parts)
+    cut_by_class = total(ledger.classes_in for ledger in ledgers)
+    channels: dict[str, list[dict[str, int]]] = {}
+    for ledger in ledgers:
+        for channel, counts in ledger.channels.items():
+            channels.setdefault(channel, []).append(counts)
+    account: dict[str, Any] = {
+        "recordings": {"in": len(parts), "stored": len(usable), "quarantined": len(parts) - len(usable)},
+        "subjects": {"in": len({part.subject for part in parts}), "stored": len({part.subject for part in usable})},
+        "hours": {
+            "in": round(sum(ledger.hours_in for ledger in ledgers), 6),
+            "stored": round(hours.pop(STORED, 0.0), 6),
+            "left_out": {reason: round(value, 6) for reason, value in hours.items() if round(value, 6)},
+        },
+        "windows": {
+            "in": sum(ledger.windows_in for ledger in ledgers),
+            "stored": sum(shard.num_windows for shard in shards),
+            "dropped": total(part.dropped for part in parts),
+        },
+        "classes": {
+            label: {"in": cut_by_class.get(label, 0), "stored": stored_by_class.get(label, 0)}
+            for label in dict.fromkeys([*labels, *cut_by_class])
+        },
+        "windows_by_split": total({shard.split: shard.num_windows} for shard in shards),
+        "flagged_windows": total(ledger.flagged_windows for ledger in ledgers),
+        "channels": {channel: total(counts) for channel, counts in channels.items()},
+    }
+    _assert_sums_close(account)
+    return account
+
+
+def _assert_sums_close(account: Mapping[str, Any]) -> None:
+    recordings, hours, windows, classes = (account[name] for name in ("recordings", "hours", "windows", "classes"))
+    assert recordings["in"] == recordings["stored"] + recordings["quarantined"], recordings
+    assert windows["in"] == windows["stored"] + sum(windows["dropped"].values()), windows
+    assert windows["stored"] == sum(numbers["stored"] for numbers in classes.values()), (windows, classes)
+    assert windows["stored"] == sum(account["windows_by_split"].values()), account["windows_by_split"]
+    left_out = sum(hours["left_out"].values())
+    assert math.isclose(hours["in"], hours["stored"] + left_out, abs_tol=1e-4), hours
 
 
 def _facts(plan: ShardPlan) -> dict[str, Any]:

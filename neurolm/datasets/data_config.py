@@ -10,6 +10,7 @@ from neurolm.datasets import DECLARED_LAYOUTS
 from neurolm.datasets.declaration import Declaration, declared
 from neurolm.datasets.splits import SplitConfig
 from neurolm.eeg.preprocessing import PreprocessingConfig
+from neurolm.eeg.quality import QualityConfig
 from neurolm.eeg.window_table import SignalType
 
 
@@ -69,6 +70,8 @@ class DataConfig:
     """How the data sets below ``root`` are divided into train, val and test."""
     preprocessing: PreprocessingConfig = Field(default_factory=PreprocessingConfig)
     """Band-pass, notch and sampling rate; the defaults are the paper's."""
+    quality: QualityConfig = Field(default_factory=QualityConfig)
+    """From where on channels are flagged; by default flags are stored and drop nothing."""
     signal_dtype: SignalType = "float32"
     """How signals are stored; float16 halves a store and keeps 11 bits of every value."""
     privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)

@@ -26,6 +26,7 @@ from neurolm.config import ConfigError, UserError
 from neurolm.datasets.accounting import RecordingAccount, ShardAccount, manifest_of, refuse_shared_subjects
 from neurolm.datasets.data_config import DataConfig, DataSetConfig, PrivacyConfig, Step
 from neurolm.datasets.dataset import DataSetError, SourceFile
+from neurolm.datasets.ledger import STORED, Entry, label_name
 from neurolm.datasets.parts import ACCOUNTS, Parts, PartWriter, Place, account_path, write_account
 from neurolm.datasets.plan import (
     Origins,
@@ -50,6 +51,7 @@ from neurolm.eeg.manifest import MANIFEST
 from neurolm.eeg.preprocessing import preprocess
 from neurolm.eeg.privacy import foreign_words, recording_called, told
 from neurolm.eeg.privacy_proof import prove_private
+from neurolm.eeg.quality import judge, rejection
 from neurolm.eeg.recording import Recording
 from neurolm.eeg.scratch import release
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, write_manifest
@@ -143,31 +145,34 @@ def make_part(job: RecordingJob) -> None:
     """Read, preprocess and cut a recording, and write its windows and its account."""
     plan, source = job.plan, job.source
     account = RecordingAccount(plan.recording_id(source), plan.subject_id(source), job.origin)
-    writer = PartWriter(job.folder, account, plan.signal_dtype)
+    writer, entry = PartWriter(job.folder, account, plan.signal_dtype), Entry(account.subject)
     try:
         with recording_called(account.recording):
-            recording = plan.layout.read(source)
-            duration_s = recording.duration_s
-            recording = preprocess(recording, plan.preprocessing, plan.layout.mains_hz)
+            original = plan.layout.read(source)
+            entry.duration_s = original.duration_s
+            recording = preprocess(original, plan.preprocessing, plan.layout.mains_hz)
             windows, dropped = plan.layout.windows(source, recording)
             _refuse_undeclared_labels(plan, windows)
     except (ValueError, OSError, RuntimeError) as error:
         if _is_machines(error):
             raise
         account.quarantined = reason_of(source, error, account.recording)
-        writer.close()
-        return
-    account.hours = duration_s / 3600
-    for why, number in dropped.items():
-        account.dropped[told(why)] = account.dropped.get(told(why), 0) + number
-    # A channel's own name may be anything that somebody typed; only the vocabulary's are written down.
-    account.channels_left_out = dict(
-        Counter(known_name(name) or "not in the vocabulary" for name in recording.left_out)
-    )
-    spans: list[tuple[float, float]] = []
-    writer.write(_stored(plan, account, recording, windows, spans))
-    landmarks = fingerprint(recording).within(spans)
-    writer.write_fingerprint(RecordingFingerprint(plan.data_set, account.subject, account.recording, landmarks))
+    else:
+        for why, number in dropped.items():
+            entry.not_cut[told(why)] += number
+        # A channel's own name may be anything that somebody typed; only the vocabulary's are written down.
+        left_out = (known_name(name) or "not in the vocabulary" for name in recording.left_out)
+        account.channels_left_out = dict(Counter(left_out))
+        writer.write(_stored(plan, account, original, recording, windows, entry))
+        account.dropped, account.num_windows = dict(entry.dropped), len(entry.spans.get(STORED, ()))
+        if account.num_windows:
+            account.hours = entry.duration_s / 3600
+            landmarks = fingerprint(recording).within(entry.spans[STORED])
+            writer.write_fingerprint(RecordingFingerprint(plan.data_set, account.subject, account.recording, landmarks))
+        else:
+            reasons = ", ".join(f"{why}: {number}" for why, number in sorted(entry.dropped.items())) or "none was cut"
+            account.quarantined = f"RecordingError: no window of it can be stored ({reasons})"
+    account.ledger.add(entry, is_quarantined=account.quarantined is not None)
     writer.close()
 
 
@@ -258,26 +263,28 @@ def _waves(plans: Sequence[ShardPlan], origins: Origins) -> Iterator[list[ShardP
 def _stored(
     plan: ShardPlan,
     account: RecordingAccount,
+    original: Recording,
     recording: Recording,
-    windows: Iterable[Window],
-    spans: list[tuple[float, float]],
+    windows: Sequence[Window],
+    entry: Entry,
 ) -> Iterator[StoredWindow]:
-    """The windows that can be trained on, as they are stored; all are counted in the account.
-
-    ``spans`` receives the start and end of every one in seconds.
-    """
+    """The windows that can be trained on, as they are stored; all are entered, with their quality or their reason."""
     labels: Counter[str] = Counter()
-    dropped = Counter(account.dropped)
-    for window in windows:
+    rate_hz = recording.sampling_rate_hz
+    judged = judge(original, windows, plan.quality, window_rate_hz=rate_hz, mains_hz=plan.layout.mains_hz)
+    for window, flags in zip(windows, judged, strict=True):
         with np.errstate(over="ignore"):
             signal = window.signal.astype(plan.signal_dtype)
         release(recording.signal)
-        reason = unusable(window) or ("" if np.isfinite(signal).all() else f"too large for {plan.signal_dtype}")
-        if reason:
-            dropped[reason] += 1
+        release(original.signal)
+        too_large = None if np.isfinite(signal).all() else f"too large for {plan.signal_dtype}"
+        reason = unusable(window) or too_large or rejection(flags, plan.quality)
+        entry.cut(window.label, window.start_s, signal.shape[1] / rate_hz, reason)
+        if reason is not None:
             continue
-        labels[str(window.label)] += 1
-        spans.append((window.start_s, window.start_s + signal.shape[1] / recording.sampling_rate_hz))
+        entry.channels = window.channel_indices
+        entry.flags.append(flags)
+        labels[label_name(window.label)] += 1
         yield StoredWindow(
             signal=signal,
             channel_indices=window.channel_indices,
@@ -286,9 +293,9 @@ def _stored(
             recording=account.recording,
             start_s=window.start_s,
             label=window.label,
+            quality=flags,
         )
-    account.num_windows = labels.total()
-    account.windows_by_label, account.dropped = dict(labels), dict(dropped)
+    account.windows_by_label = dict(labels)
 
 
 def _take_down(store: Path, folder: Path) -> None:

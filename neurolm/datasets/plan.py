@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from neurolm.config import ConfigError, build, digest
+from neurolm.config import ConfigError, as_dict, build, digest
 from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
 from neurolm.datasets.assignment import assign
 from neurolm.datasets.data_config import DataConfig, DataSetConfig
@@ -19,6 +19,7 @@ from neurolm.eeg.fingerprint import FINGERPRINT_VERSION
 from neurolm.eeg.manifest import SCHEMA_VERSION, code_version
 from neurolm.eeg.preprocessing import PreprocessingConfig
 from neurolm.eeg.privacy import keyed_id, load_key
+from neurolm.eeg.quality import QualityConfig
 from neurolm.eeg.window_table import SignalType
 
 SHARD_SOURCE_BYTES = 128 * 2**20
@@ -39,6 +40,7 @@ class ShardPlan:
     preprocessing: PreprocessingConfig
     key: bytes
     signal_dtype: SignalType = "float32"
+    quality: QualityConfig = dataclasses.field(default_factory=QualityConfig)
     split_rule: SplitConfig | None = None
     """How the subjects were divided; for the manifest."""
     may_share_subjects: bool = False
@@ -55,7 +57,13 @@ class ShardPlan:
     @functools.cached_property
     def settings_digest(self) -> str:
         """Changes with whatever decides how a recording becomes windows."""
-        settings = [self.data_set, repr(self.layout), dataclasses.asdict(self.preprocessing), self.signal_dtype]
+        settings = [
+            self.data_set,
+            repr(self.layout),
+            dataclasses.asdict(self.preprocessing),
+            self.signal_dtype,
+            as_dict(self.quality),
+        ]
         versions = {"schema": SCHEMA_VERSION, "fingerprints": FINGERPRINT_VERSION, "code": code_version()}
         return digest({"settings": settings, "versions": versions})
 
@@ -174,7 +182,7 @@ def _plan_set(
 ) -> list[ShardPlan]:
     plan = ShardPlan(
         store, "", name, layout, (), config.preprocessing, load_key(config.privacy.key_file), config.signal_dtype,
-        config.split, config.split.rule in layout.straddling_rules,
+        config.quality, config.split, config.split.rule in layout.straddling_rules,
     )  # fmt: skip
     origins = Origins()
     plans = []

@@ -48,6 +48,10 @@ class Manifest:
     """Keyed recording id to the reason why nothing of it was stored."""
     published_counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Data set to numbers that are published, those found here, and the differences, in words."""
+    data_sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What went in and what was stored of every data set (`accounting.by_data_set`)."""
+    quality: dict[str, Any] = field(default_factory=dict)
+    """``flags``: name to bit in the column ``quality``; ``thresholds``: from where on they are set."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     """The other settings that the windows follow from: split, ``signal_dtype``, and every data set's own."""

@@ -99,6 +99,8 @@ class ShardWriter:
         for window in windows:
             if window.signal.ndim != 2 or len(window.signal) != len(window.channel_indices):
                 raise ValueError(f"signal {window.signal.shape} has not {len(window.channel_indices)} channels")
+            if window.quality is not None and len(window.quality) != len(window.channel_indices):
+                raise ValueError(f"quality of {len(window.quality)} channels, the window has {len(window.signal)}")
             window = replace(window, signal=window.signal.astype(self._signal_dtype, copy=False))
             self.digests.append(window_digest(window, self.split))
             self._filling.append(window)

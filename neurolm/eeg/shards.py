@@ -19,9 +19,9 @@ from neurolm.eeg.shard_writer import ROW_GROUP_BYTES, SPLITS, ShardWriter, combi
 from neurolm.eeg.window_table import SCHEMA, StoredWindow, WindowTable, shard_schema
 
 __all__ = [
-    "ROW_GROUP_BYTES", "SCHEMA", "Manifest", "ManifestError", "ManifestMissing", "SealedSplitError", "ShardWriter",
-    "Store", "StoredWindow", "TestOpening", "WindowIndex", "combine_digests", "count_openings", "open_test_split",
-    "read_manifest", "split_of", "window_digest", "write_manifest",
+    "ROW_GROUP_BYTES", "SCHEMA", "SPLITS", "Manifest", "ManifestError", "ManifestMissing", "SealedSplitError",
+    "ShardWriter", "Store", "StoredWindow", "TestOpening", "WindowIndex", "combine_digests", "count_openings",
+    "open_test_split", "read_manifest", "split_of", "window_digest", "write_manifest",
 ]  # fmt: skip
 
 CACHE_BYTES = 512 * 2**20

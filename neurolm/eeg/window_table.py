@@ -27,6 +27,8 @@ class StoredWindow:
     recording: str
     start_s: float
     label: str | None
+    quality: NDArray[np.uint8] | None = None
+    """Bits of `quality.FLAGS` of every channel, 0: no objection; None if it was not judged."""
     row: int = -1
     """Number of the row in the store; -1 until read from one."""
 
@@ -47,6 +49,7 @@ def shard_schema(signal_dtype: SignalType = "float32") -> pa.Schema:
             pa.field("recording", pa.string(), nullable=False),
             pa.field("start_s", pa.float64(), nullable=False),
             pa.field("label", pa.string()),
+            pa.field("quality", _list_of(pa.uint8())),
             pa.field("split", pa.string(), nullable=False),
             pa.field("window_digest", pa.string(), nullable=False),
         ]
@@ -91,7 +94,8 @@ class WindowTable:
     """Windows of a table, one by one; signals are views of its memory, nothing is copied."""
 
     def __init__(self, table: pa.Table | pa.RecordBatch) -> None:
-        self._lists = {name: _arrays(table.column(name)) for name in ("signal", "channel_indices")}
+        lists = [name for name in ("signal", "channel_indices", "quality") if name in table.schema.names]
+        self._lists = {name: _arrays(table.column(name)) for name in lists}
         own = {field.name for field in dataclasses.fields(StoredWindow)}
         names = [name for name in table.schema.names if name in own - set(self._lists)]
         self._plain = {name: table.column(name).to_pylist() for name in names}
@@ -112,6 +116,8 @@ class WindowTable:
         """The window in a row of the table; ``changes`` replace some of its fields."""
         arrays = {name: values[offsets[place] : offsets[place + 1]] for name, (values, offsets) in self._lists.items()}
         arrays["signal"] = arrays["signal"].reshape(-1, self._num_times[place])
+        if not len(arrays.get("quality", ())):
+            arrays.pop("quality", None)  # a list that is null
         plain = {name: values[place] for name, values in self._plain.items()}
         return StoredWindow(**(arrays | plain | changes))
 

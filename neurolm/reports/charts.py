@@ -151,3 +151,9 @@ def number(value: float) -> str:
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
     return f"{value:.3g}"
+
+
+def band(low: Sequence[Point], high: Sequence[Point], kind: str) -> str:
+    """The area between two lines of pixels."""
+    corners = [*low, *reversed(high)]
+    return f'<polygon class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in corners)}"/>'

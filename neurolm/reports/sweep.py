@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any, Literal
 
 from neurolm.config import UserError
 from neurolm.reports import sweep_charts
 from neurolm.reports.charts import number
+from neurolm.reports.page import page
 from neurolm.reports.results import results_notes, results_rows, write_whole
 
 SCHEMA_VERSION = 1
@@ -124,7 +123,6 @@ def write_report(
         best_config_yaml: the best trial's config, which the page shows and names ``best.yaml``.
         num_classes: of each task, for its chance level.
     """
-    template = Template(files("neurolm.reports").joinpath("sweep.html").read_text(encoding="utf-8"))
     shown = {
         "title": escape(sweep.title),
         "headline": _headline(sweep),
@@ -140,7 +138,7 @@ def write_report(
         "config": escape(best_config_yaml),
         "origin": _origin(results),
     }
-    write_whole(path, template.substitute(shown))
+    write_whole(path, page("sweep.html", shown))
 
 
 def _headline(sweep: SweepRecord) -> str:

@@ -52,15 +52,12 @@ def test_accounting_of_a_real_set_by_events(test_data: Path, tmp_path: Path) -> 
         source="test",
     )
     manifest = write_store(plan_downstream(config, tmp_path / "store"), tmp_path / "store", run_locally)
-    assert (manifest.counts["num_sources"], manifest.counts["num_recordings"], manifest.counts["num_subjects"]) == (
-        3,
-        3,
-        2,
-    )
+    assert [manifest.counts[name] for name in ("num_sources", "num_recordings", "num_subjects")] == [3, 1, 1]
     assert manifest.windows_by_label == {"fists": {"left fist": 8, "right fist": 7}}
     # Two baseline runs have one event each that is no label; 15 rests are left out: 32 events in all.
     assert manifest.dropped == {"event that labels does not list": 2, "event left out by labels": 15}
-    assert manifest.quarantined == {}
+    reason = "RecordingError: no window of it can be stored (event that labels does not list: 1)"
+    assert list(manifest.quarantined.values()) == [reason, reason]
 
 
 def test_signals_are_those_of_mne_bids(test_data: Path) -> None:

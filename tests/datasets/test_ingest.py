@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from neurolm.config import ConfigError, UserError, build
 from neurolm.datasets import LAYOUTS
+from neurolm.datasets.dataset import SourceFile
+from neurolm.datasets.hmc import HMC
 from neurolm.datasets.ingest import (
     DataConfig,
     PrivacyConfig,
@@ -21,8 +24,11 @@ from neurolm.datasets.ingest import (
     run_locally,
     write_store,
 )
+from neurolm.datasets.ledger import NOT_USED, QUARANTINED
 from neurolm.eeg.fingerprint_files import read_fingerprints
 from neurolm.eeg.privacy import keyed_id, load_key
+from neurolm.eeg.quality import FLAGS
+from neurolm.eeg.recording import Recording
 from neurolm.eeg.shards import Manifest, ManifestMissing, Store
 from tests.eeg.edf import write_edf
 
@@ -88,6 +94,68 @@ def test_windows_are_counted_by_split_and_label(written: tuple[Path, Manifest]) 
     index = Store.open(store).index("train", ["sleep"])
     window = Store.open(store).read(index.rows[:1])[0]
     assert (window.signal.shape, window.label) == ((4, 6000), index.label[0])
+
+
+def test_every_data_set_has_its_account(written: tuple[Path, Manifest]) -> None:
+    store, manifest = written
+    workload, sleep = manifest.data_sets["demo_workload"], manifest.data_sets["sleep"]
+    assert workload["recordings"] == {"in": 7, "stored": 6, "quarantined": 1}
+    assert workload["subjects"] == {"in": 4, "stored": 3}
+    assert workload["windows"] == {"in": 174, "stored": 174, "dropped": {}}
+    assert workload["classes"] == {label: {"in": 87, "stored": 87} for label in ("rest", "arithmetic")}
+    assert workload["hours"]["in"] == pytest.approx(6 * 62 / 3600, abs=1e-5)
+    assert workload["hours"]["left_out"] == {NOT_USED: pytest.approx(6 * 2 / 3600, abs=1e-5)}
+    assert sleep["hours"] == {"in": 0.5, "stored": 0.5, "left_out": {}}
+    assert sleep["channels"]["O2"]["windows"] == 60
+    assert manifest.quality["flags"] == FLAGS
+    assert manifest.quality["thresholds"]["gap_s"] == 0.1
+    stored = [pq.read_table(store / file["name"], columns=["quality"])["quality"] for file in manifest.files]
+    assert all(len(flags) in (4, 19) for column in stored for flags in column.to_pylist())
+
+
+def test_flags_drop_windows_where_the_config_says_so(settings: DataConfig, tmp_path: Path) -> None:
+    values = {"large_uv": 50, "reject": ["too_large"], "reject_share": 0.5}
+    strict = build(DataConfig, {"root": settings.root, "sets": SETS, "quality": values}, source="test")
+    manifest = write_store(only(strict, "workload", tmp_path), tmp_path, run_locally)
+    account = manifest.data_sets["demo_workload"]
+    dropped = manifest.dropped["too many bad channels (too_large)"]
+    assert 0 < dropped < 174
+    assert account["windows"] == {"in": 174, "stored": 174 - dropped, "dropped": manifest.dropped}
+    assert account["hours"]["left_out"]["too many bad channels (too_large)"] > 0
+    for file in manifest.files:
+        for flags in pq.read_table(tmp_path / file["name"])["quality"].to_pylist():
+            assert sum(flag & FLAGS["too_large"] > 0 for flag in flags) < 0.5 * len(flags)
+
+
+class Gappy(HMC):
+    """Sleep recordings in which values are missing, as in formats that can hold NaN."""
+
+    def read(self, source: SourceFile) -> Recording:
+        recording = super().read(source)
+        signal = np.array(recording.signal)
+        rate = round(recording.sampling_rate_hz)
+        if source.subject == "SN001":
+            signal[0, 45 * rate] = np.nan
+        if source.subject == "SN002":
+            signal[:, 5 * rate :: 30 * rate] = np.nan
+        return replace(recording, signal=signal)
+
+
+def test_a_gap_costs_the_windows_over_it_and_a_recording_of_gaps_is_quarantined(
+    settings: DataConfig, tmp_path: Path
+) -> None:
+    plans = [replace(plan, layout=Gappy()) for plan in only(settings, "hmc", tmp_path)]
+    manifest = write_store(plans, tmp_path, run_locally)
+    account = manifest.data_sets["sleep"]
+    assert manifest.dropped == {"not finite": 1 + 20}
+    assert account["windows"] == {"in": 60, "stored": 39, "dropped": manifest.dropped}
+    assert account["recordings"] == {"in": 3, "stored": 2, "quarantined": 1}
+    (reason,) = manifest.quarantined.values()
+    assert reason.endswith("no window of it can be stored (not finite: 20)")
+    seconds = {name: round(hours * 3600, 1) for name, hours in account["hours"]["left_out"].items()}
+    assert seconds == {"not finite": 30, QUARANTINED: 600}
+    assert {numbers["in"] for numbers in account["classes"].values()} == {12}
+    assert sum(numbers["stored"] for numbers in account["classes"].values()) == 39
 
 
 def test_no_name_of_a_file_or_person_is_in_the_store(settings: DataConfig, written: tuple[Path, Manifest]) -> None:
@@ -219,6 +287,7 @@ def test_plan_digest_follows_files_splits_and_settings(folder: Path) -> None:
     assert planned(folder) == first
     assert planned(folder, split={"counts": [1, 1, 1]}) == first  # the same division by another name
     assert planned(folder, preprocessing={"high_hz": 70}) != first
+    assert planned(folder, quality={"gap_s": 1}) != first
     assert planned(folder, split={"counts": [0, 1, 2]}) != first
     path = folder / "Subject02_1.edf"
     status = path.stat()
@@ -293,3 +362,13 @@ def test_real_recordings_and_a_broken_one(test_data: Path, tmp_path: Path) -> No
     assert "truncated" in truncated
     assert "EEG F3" in lacking or "F3" in lacking
     assert "Subject03" not in truncated + lacking
+    account = manifest.data_sets["workload"]
+    assert account["recordings"] == {"in": 6, "stored": 4, "quarantined": 2}
+    assert account["windows"] == {"in": 116, "stored": 116, "dropped": {}}
+    assert account["hours"]["stored"] * 3600 == pytest.approx(4 * 60, abs=0.01)
+    left_out = {name: hours * 3600 for name, hours in account["hours"]["left_out"].items()}
+    assert left_out == {NOT_USED: pytest.approx(122 + 3 * 2, abs=0.01)}  # Subject01_1 lasts 182 s, the others 62 s
+    assert account["flagged_windows"] == dict.fromkeys(FLAGS, 0) | {
+        "any": 4,
+        "gap": 4,
+    }  # the files' last second was never recorded

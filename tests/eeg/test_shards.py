@@ -66,6 +66,10 @@ def shards() -> dict[str, Sequence[StoredWindow]]:
 
 
 def assert_same(found: StoredWindow, expected: StoredWindow) -> None:
+    assert (found.quality is None) == (expected.quality is None)
+    if found.quality is not None:
+        np.testing.assert_array_equal(found.quality, expected.quality)
+        assert found.quality.dtype == np.uint8
     np.testing.assert_array_equal(found.signal, expected.signal)
     assert found.signal.dtype == np.float32
     np.testing.assert_array_equal(found.channel_indices, expected.channel_indices)
@@ -133,6 +137,7 @@ def test_rows_outside_the_store(tmp_path: Path, shards: dict[str, Sequence[Store
 def test_parquet_alone_can_read_a_shard(tmp_path: Path) -> None:
     write_store(tmp_path, {"train-a.parquet": [window(1)]})
     row = pq.read_table(tmp_path / "train-a.parquet").to_pylist()[0]
+    assert row["quality"] is None
     signal = np.array(row["signal"], dtype=np.float32).reshape(-1, row["num_times"])
     np.testing.assert_array_equal(signal, window(1).signal)
     assert row["window_digest"] == window_digest(window(1), "train")
@@ -271,6 +276,17 @@ def test_opening_is_counted_and_belongs_to_its_data(
 def test_opening_cannot_be_made_by_hand() -> None:
     with pytest.raises(TypeError, match="open_test_split"):
         TestOpening("digest", 1, None)
+
+
+def test_quality_is_stored_beside_the_window_and_teaches_nothing(tmp_path: Path) -> None:
+    judged = window(1, quality=np.array([0, 37, 255], dtype=np.uint8))
+    store = Store.open(write_store(tmp_path, {"train-a.parquet": [window(0), judged, window(2)]}))
+    for found, expected in zip(store.read([0, 1, 2]), [window(0), judged, window(2)], strict=True):
+        assert_same(found, expected)
+    assert pq.read_table(tmp_path / "train-a.parquet")["quality"].to_pylist() == [None, [0, 37, 255], None]
+    assert window_digest(judged, "train") == window_digest(window(1), "train")
+    with pytest.raises(ValueError, match="quality of 2 channels, the window has 3"):
+        write_store(tmp_path / "b", {"train-a.parquet": [window(1, quality=np.zeros(2, dtype=np.uint8))]})
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neurolm.reports.charts import Scale, mark, number, stairs, text, with_room
+from neurolm.reports.charts import Scale, band, mark, number, stairs, text, with_room
 
 
 def test_a_scale_maps_ends_to_pixels() -> None:
@@ -64,3 +64,7 @@ def test_text_is_escaped() -> None:
 @pytest.mark.parametrize(("value", "said"), [(3e-4, "0.0003"), (1.234e-5, "1.23e-05"), (6.0, "6"), (0.12345, "0.123")])
 def test_numbers_are_short(value: float, said: str) -> None:
     assert number(value) == said
+
+
+def test_a_band_goes_out_along_one_line_and_back_along_the_other() -> None:
+    assert 'points="0.0,1.0 5.0,2.0 5.0,8.0 0.0,9.0"' in band([(0, 1), (5, 2)], [(0, 9), (5, 8)], "x")
