@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from neurolm.cli import main
+from neurolm.datasets.ingest import DataConfig, plan_downstream, run_locally, write_store
 from neurolm.datasets.workload import Workload
 from tests.eeg.edf import write_edf
 
@@ -65,6 +66,25 @@ def test_real_recordings_are_checked(test_data: Path, tmp_path: Path, capsys: py
 def test_a_demo_that_has_no_recordings_yet_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(check(CONFIGS / "demo" / "pipeline.yaml", f"data.root={tmp_path / 'later'}", f"out={tmp_path}"))
     assert "is not there yet; the pipeline writes synthetic recordings to it" in capsys.readouterr().out
+
+
+def test_a_stage_is_checked_for_leakage(
+    demo_recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, store = tmp_path / "recordings", tmp_path / "store"
+    root.mkdir()
+    for subject in (1, 2, 3):
+        (root / f"Subject0{subject}_2.edf").symlink_to(demo_recordings / "workload" / f"Subject0{subject}_2.edf")
+    config = CONFIGS / "workload" / "tokenizer.yaml"
+    settings = [f"out={tmp_path}", "batch.size=4", "batch.text_size=0"]
+    write_store(plan_downstream(DataConfig(root=root), store), store, run_locally)
+    main(check(config, *settings))
+    assert f"{store}: nothing of its test split is trained on" in capsys.readouterr().out
+    (root / "Subject01_1.edf").symlink_to(demo_recordings / "workload" / "Subject03_2.edf")  # a test recording
+    write_store(plan_downstream(DataConfig(root=root), store), store, run_locally)
+    assert "test recordings with a signal in both: 1" in refused(check(config, *settings), capsys)
+    main(check(config, *settings, "data.allow_leakage=a try"))
+    assert f"{store}: leakage allowed (a try), test recordings trained on: 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

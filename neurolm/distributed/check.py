@@ -137,7 +137,11 @@ def _describe_store(path: Path) -> str:
 
 def _describe_leakage(run: TrainingRun) -> str:
     allowed = check_leakage(run, run.data.allow_leakage)
-    return f"no leakage into the test split of {run.store}" if allowed is None else f"leakage allowed: {allowed}"
+    if allowed is None:
+        return f"{run.store}: nothing of its test split is trained on"
+    return (
+        f"{run.store}: leakage allowed ({allowed['reason']}), test recordings trained on: {allowed['num_recordings']}"
+    )
 
 
 def _one_step(run: TrainingRun, keep: bool = False) -> str:
