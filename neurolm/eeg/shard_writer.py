@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from neurolm.eeg.tokens import StoredTokens
+
 SCHEMA: pa.Schema = pa.schema(
     [
         pa.field("signal", pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False),
@@ -41,7 +43,7 @@ class StoredWindow:
     """A window as it is stored; subject and recording are keyed ids."""
 
     signal: NDArray[np.float32]
-    """[channels times], µV at 200 Hz."""
+    """[channels times], µV at 200 Hz; of no time point where ``tokens`` stand for it."""
     channel_indices: NDArray[np.int16] | Sequence[int]
     data_set: str
     subject: str
@@ -50,6 +52,8 @@ class StoredWindow:
     label: str | None
     row: int = -1
     """Number of the row in the store; -1 until read from one."""
+    tokens: StoredTokens | None = None
+    """The frozen tokenizer's output, in windows of a token store."""
 
 
 def split_of(path: str | Path) -> str:
