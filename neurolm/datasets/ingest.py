@@ -72,6 +72,15 @@ class DataConfig:
     """Folder of the downstream store; null: ``store`` in ``out``."""
     pretraining_store: Location | None = None
     """Folder of the pre-training store; null: ``pretraining_store`` in ``out`` (used with ``pretraining_root``)."""
+    tokens: Literal["none", "bfloat16", "float32"] = "none"
+    """What stages 2 and 3 read: signals (none), or EEG tokens that the frozen encoder wrote once, in this precision.
+
+    float32 gives the losses of signals; bfloat16 takes half the space and rounds the features.
+    """
+    token_store: Location | None = None
+    """Folder of the downstream store's EEG tokens; null: ``token_store`` in ``out``."""
+    pretraining_token_store: Location | None = None
+    """Folder of the pre-training store's EEG tokens; null: ``pretraining_token_store`` in ``out``."""
 
 
 @config
@@ -98,6 +107,21 @@ class Step:
     def pretraining_store(self) -> Path:
         """The store of unlabelled windows, used where ``data.pretraining_root`` is set."""
         return self.data.pretraining_store or self.out / "pretraining_store"
+
+    @property
+    def token_store(self) -> Path:
+        """The EEG tokens of the downstream store."""
+        return self.data.token_store or self.out / "token_store"
+
+    @property
+    def pretraining_token_store(self) -> Path:
+        """The EEG tokens of the store of unlabelled windows."""
+        return self.data.pretraining_token_store or self.out / "pretraining_token_store"
+
+    @property
+    def has_pretraining_store(self) -> bool:
+        """Whether stages 1 and 2 learn from a store of their own."""
+        return self.data.pretraining_root is not None or self.data.pretraining_store is not None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,11 +93,18 @@ class TrainingRun(Step):
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
-        if self.stage_name == "instruct" or (
-            self.data.pretraining_root is None and self.data.pretraining_store is None
-        ):
-            return self.store
-        return self.pretraining_store
+        return self.pretraining_store if self._reads_pretraining_store else self.store
+
+    @property
+    def training_tokens(self) -> Path | None:
+        """The EEG tokens that this stage reads in place of signals; stage 1, which makes the encoder, has none."""
+        if self.data.tokens == "none" or self.stage_name == "tokenizer":
+            return None
+        return self.pretraining_token_store if self._reads_pretraining_store else self.token_store
+
+    @property
+    def _reads_pretraining_store(self) -> bool:
+        return self.stage_name != "instruct" and self.has_pretraining_store
 
 
 @config
@@ -191,7 +198,9 @@ def training_digest(run: TrainingRun) -> str:
     values = as_dict(run)
     for name in ("out", "tracking", "resources", "budget", "run_id", "sweep"):
         values.pop(name, None)
-    for name in ("root", "store", "pretraining_store", "privacy"):
+    for name in ("root", "store", "pretraining_store", "token_store", "pretraining_token_store", "privacy"):
         values["data"].pop(name)
+    if run.training_tokens is None:
+        values["data"].pop("tokens")
     values["data"]["pretraining_root"] = values["data"]["pretraining_root"] is not None
     return digest(values)
