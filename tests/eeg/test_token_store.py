@@ -166,7 +166,7 @@ def test_a_shard_of_another_source_file_is_not_taken_for_done(store: Store, fold
 
 
 def test_folders_that_are_no_token_store(tmp_path: Path, store: Store, folder: Path) -> None:
-    with pytest.raises(TokenStoreError, match="does not exist; write them with ray_jobs/tokenize_eeg.py"):
+    with pytest.raises(TokenStoreError, match=r"does not exist; write them with ray_jobs/tokenize_eeg\.py"):
         TokenStore.open(tmp_path / "nowhere", store)
     with pytest.raises(TokenStoreError, match="holds something else than EEG tokens"):
         TokenStore.open(store.path, store)
