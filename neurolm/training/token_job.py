@@ -133,8 +133,6 @@ def write_token_store(job: TokenJob, execute: Execute) -> TokenManifest:
     _refuse_foreign_folder(job.folder)
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / MANIFEST).unlink(missing_ok=True)
-    for torn in job.folder.glob(".*.tmp"):
-        torn.unlink()
     shards = token_shards(source.manifest)
     missing = [shard for shard in shards if not has_tokens(job.folder, shard, job.origin)]
     if missing:
@@ -142,6 +140,8 @@ def write_token_store(job: TokenJob, execute: Execute) -> TokenManifest:
         for done, shard in enumerate(execute(job, missing), start=1):
             bar.show(done / len(missing), {"shards": f"{done}/{len(missing)}", "last": shard.name})
         bar.close()
+    for torn in job.folder.glob(".*.tmp"):  # of a killed job, or of an actor that died and whose shard was repeated
+        torn.unlink()
     left_out = len(source) - sum(shard.num_windows for shard in shards)
     manifest = TokenManifest(
         origin=job.origin,
