@@ -1,4 +1,4 @@
-"""The `neurolm` command: check, inspect a store, train, probe, predict, rebuild a report, convert weights."""
+"""The `neurolm` command: check, inspect, train, tokenize, probe, predict, report, convert weights."""
 
 import argparse
 import json
@@ -15,9 +15,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     check = commands.add_parser("check", help="validate a config, its recordings and stores, and run one real batch")
     train = commands.add_parser("train", help="train any stage in this process, without Ray")
+    tokenize = commands.add_parser("tokenize", help="write the EEG tokens of a store in this process, without Ray")
     probe = commands.add_parser("probe", help="what a linear model reads from a trained tokenizer's features")
     probe.add_argument("--json", action="store_true", help="print one JSON object")
-    for command in (check, train, probe):
+    for command in (check, train, tokenize, probe):
         command.add_argument("config", type=Path, help="YAML file, for example ray_jobs/configs/demo/tokenizer.yaml")
         command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="settings to replace")
 
@@ -80,6 +81,14 @@ def _train(options: argparse.Namespace) -> None:
         print(f"ALARM  {alarm}")
 
 
+def _tokenize(options: argparse.Namespace) -> None:
+    from neurolm.training.token_job import TokenizeRun, describe_tokens, encode_locally, tokenize
+
+    run = load(TokenizeRun, options.config, parse_overrides(options.overrides))
+    for folder, manifest in tokenize(run, encode_locally).items():
+        print(f"{folder}: {describe_tokens(manifest)}")
+
+
 def _probe(options: argparse.Namespace) -> None:
     from neurolm.baselines.linear_probe import ProbeRun, probe, table
 
@@ -137,6 +146,7 @@ def _export(options: argparse.Namespace) -> None:
 COMMANDS = {
     "check": _check,
     "train": _train,
+    "tokenize": _tokenize,
     "probe": _probe,
     "inspect": _inspect,
     "predict": _predict,

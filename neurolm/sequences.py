@@ -175,6 +175,7 @@ def _group(windows: Sequence[StoredWindow], positions: np.ndarray, task: Encoded
         num_targets = sum(sum(task.training_text(one).is_target) for one in classes)
     return WindowGroup(
         signal=torch.from_numpy(patches(np.stack([np.asarray(window.signal, np.float32) for window in windows]))),
+        tokens=_kept_tokens(windows),
         channel_index=torch.from_numpy(np.tile(channels, num_seconds)),
         time_index=torch.arange(num_seconds).repeat_interleave(num_channels),
         position=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
@@ -186,9 +187,22 @@ def _group(windows: Sequence[StoredWindow], positions: np.ndarray, task: Encoded
     )
 
 
+def _kept_tokens(windows: Sequence[StoredWindow]) -> EEGTokens | None:
+    """The tokens that came with the windows, which all have them or none."""
+    kept = [window.tokens for window in windows if window.tokens is not None]
+    if not kept:
+        return None
+    assert len(kept) == len(windows), "windows with tokens and windows with signals share a group"
+    features = torch.from_numpy(np.stack([one.features for one in kept]))
+    codes = torch.from_numpy(np.stack([one.codes for one in kept]).astype(np.int64))
+    return EEGTokens(features.view(torch.bfloat16) if kept[0].dtype == "bfloat16" else features, codes)
+
+
 def _shape(window: StoredWindow) -> tuple[int, int]:
     """Channels and seconds of a window."""
     num_channels, num_times = np.shape(window.signal)
+    if window.tokens is not None and num_channels:
+        num_times = len(window.tokens.codes) * PATCH_POINTS // num_channels
     if num_times == 0 or num_times % PATCH_POINTS:
         raise WindowError(
             f"recording {window.recording} of {window.data_set}, window at {window.start_s} s: {num_times} time points "

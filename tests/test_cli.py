@@ -46,14 +46,38 @@ def test_a_pipeline_is_checked_from_recordings_to_instruction_tuning(
     out = tmp_path / "out"
     main(check(PIPELINE, f"data.root={demo_recordings / 'workload'}", f"out={out}", *SMALL))
     said = capsys.readouterr().out.splitlines()
-    files = ["preprocess", "tokenizer", "pretrain", "tune", "evaluate"]
-    assert said[:5] == [f"{CONFIGS / 'workload' / name}.yaml: settings valid" for name in files]
-    assert said[5].startswith("data set workload: 5 recordings read")
-    assert "would be quarantined" in said[6]
-    assert "Subject00_1.edf" in said[6]
-    assert [line.split(":")[0] for line in said[7:]] == ["stage tokenizer", "stage pretrain", "stage instruct"]
-    assert all("trainable parameters, loss" in line for line in said[7:])
+    files = ["preprocess", "tokenizer", "tokenize", "pretrain", "tune", "evaluate"]
+    assert said[:6] == [f"{CONFIGS / 'workload' / name}.yaml: settings valid" for name in files]
+    assert said[6].startswith("data set workload: 5 recordings read")
+    assert "would be quarantined" in said[7]
+    assert "Subject00_1.edf" in said[7]
+    assert [line.split(":")[0] for line in said[8:]] == ["stage tokenizer", "stage pretrain", "stage instruct"]
+    assert all("trainable parameters, loss" in line for line in said[8:])
     assert not out.exists()  # a check leaves nothing behind
+
+
+def test_a_pipeline_with_tokens_is_checked_with_tokens(
+    demo_recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a place of its own, whatever the config says about where tokens lie."""
+    places = [f"data.root={demo_recordings / 'workload'}", f"out={tmp_path / 'out'}", f"data.token_store={tmp_path}"]
+    main(check(PIPELINE, "data.tokens=bfloat16", *places, *SMALL))
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said[-4:]] == [
+        "stage tokenizer", "token_store", "stage pretrain", "stage instruct"
+    ]  # fmt: skip
+    assert "windows in bfloat16" in said[-3]
+    assert "windows without tokens (test split" in said[-3]
+    assert list(tmp_path.iterdir()) == []
+    assert "data.tokens: Input should be 'none', 'bfloat16' or 'float32' (found 'float16')" in refused(
+        check(PIPELINE, "data.tokens=float16", *places), capsys
+    )
+
+
+def test_tokens_are_asked_for_and_need_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(CONFIGS / "workload" / "tokenize.yaml")
+    assert "data.tokens is none; set data.tokens=" in refused(["tokenize", config, f"out={tmp_path}"], capsys)
+    assert "no model here" in refused(["tokenize", config, f"out={tmp_path}", "data.tokens=float32"], capsys)
 
 
 def test_real_recordings_are_checked(test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

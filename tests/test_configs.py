@@ -14,11 +14,12 @@ from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.text.instructions import TASKS
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, load_run
+from neurolm.training.token_job import TokenizeRun
 
 CONFIGS = Path(__file__).parents[1] / "ray_jobs" / "configs"
 FOLDERS = {
-    "demo": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenizer", "tune"},
-    "workload": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenizer", "tune"},
+    "demo": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenize", "tokenizer", "tune"},
+    "workload": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenize", "tokenizer", "tune"},
     "b": {"data", "instruct", "pretrain", "tokenizer", "tune"},
     "l": {"data", "instruct", "pretrain", "tokenizer", "tune"},
     "xl": {"data", "instruct", "pretrain", "tokenizer", "tune"},
@@ -61,6 +62,7 @@ def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
         "seed": 5,
         "budget": "quick",
         "data.split.counts": [4, 1, 1],
+        "data.tokens": "bfloat16",
         "tokenizer.epochs": 9,
         "tune.sweep.num_trials": 5,
     }
@@ -70,6 +72,7 @@ def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
     loaded = {
         "preprocess": load(Step, *settings["preprocess"]),
         "tokenizer": load_run(*settings["tokenizer"]),
+        "tokenize": load(TokenizeRun, *settings["tokenize"]),
         "pretrain": load_run(*settings["pretrain"]),
         "tune": load(TuneRun, *settings["tune"]),
         "evaluate": load(EvaluateRun, *settings["evaluate"]),
@@ -78,7 +81,8 @@ def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
     for step in loaded.values():
         assert (step.out, step.data.root, step.seed) == (Path("/results"), Path("/recordings"), 5)
         assert step.data.split.counts == (4, 1, 1)
-        assert step.store == Path("/results/store")
+        assert (step.store, step.token_store) == (Path("/results/store"), Path("/results/token_store"))
+        assert step.data.tokens == "bfloat16"
         assert step.budget == "quick"
     tokenizer, tune = loaded["tokenizer"], loaded["tune"]
     assert isinstance(tokenizer, TokenizerRun)

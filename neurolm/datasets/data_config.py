@@ -82,6 +82,15 @@ class DataConfig:
     """Folder of the downstream store; null: ``store`` in ``out``."""
     pretraining_store: Location | None = None
     """Folder of the pre-training store; null: ``pretraining_store`` in ``out`` (used with ``pretraining_root``)."""
+    tokens: Literal["none", "bfloat16", "float32"] = "none"
+    """What stages 2 and 3 read: signals (none), or EEG tokens that the frozen encoder wrote once, in this precision.
+
+    float32 gives the losses of signals; bfloat16 takes half the space and rounds the features.
+    """
+    token_store: Location | None = None
+    """Folder of the downstream store's EEG tokens; null: ``token_store`` in ``out``."""
+    pretraining_token_store: Location | None = None
+    """Folder of the pre-training store's EEG tokens; null: ``pretraining_token_store`` in ``out``."""
 
 
 @config
@@ -108,6 +117,16 @@ class Step:
     def pretraining_store(self) -> Path:
         """The store of unlabelled windows, used where there is one (`has_pretraining_data`)."""
         return self.data.pretraining_store or self.out / "pretraining_store"
+
+    @property
+    def token_store(self) -> Path:
+        """The EEG tokens of the downstream store."""
+        return self.data.token_store or self.out / "token_store"
+
+    @property
+    def pretraining_token_store(self) -> Path:
+        """The EEG tokens of the store of unlabelled windows."""
+        return self.data.pretraining_token_store or self.out / "pretraining_token_store"
 
     @property
     def has_pretraining_data(self) -> bool:

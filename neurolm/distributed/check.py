@@ -34,6 +34,7 @@ from neurolm.training.context import LocalContext
 from neurolm.training.leakage import check_leakage
 from neurolm.training.loop import sum_over_workers
 from neurolm.training.runs import TrainingRun, load_run
+from neurolm.training.token_job import TokenizeRun, describe_tokens, encode_locally, tokenize
 
 RECORDINGS_PER_SPLIT = 2
 """Recordings of every data set and split that a check reads."""
@@ -66,7 +67,7 @@ def check(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
 
 def _check_pipeline(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
     pipeline, settings = read_pipeline(path, overrides)
-    runs: dict[str, TrainingRun] = {}
+    runs: dict[str, TrainingRun | TokenizeRun] = {}
     for name, (file, values) in settings.items():
         if name == "tune":
             sweep = load(TuneRun, file, values)
@@ -74,6 +75,9 @@ def _check_pipeline(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
             runs["instruct"] = sweep.instruct_run()
         elif name in ("preprocess", "evaluate"):
             load(Step if name == "preprocess" else EvaluateRun, file, values)
+        elif name == "tokenize":
+            if (job := load(TokenizeRun, file, values)).data.tokens != "none":
+                runs[name] = job
         else:
             runs[name] = load_run(file, values)
         yield f"{file}: settings valid"
@@ -86,14 +90,22 @@ def _check_pipeline(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
         plans = _few(plan_downstream(step.data, here / "store"))
         yield from _check_recordings(plans)
         write_store(plans, here / "store", run_locally)
-        places = {"out": folder, "data.store": str(here / "store"), "workers": 1, "engine": {"kind": "torch"}}
+        places = {"out": folder, "data.store": str(here / "store"), "workers": 1}
+        places |= {"data.token_store": None, "data.pretraining_token_store": None}  # below ``out``
+        if "tokenize" not in runs:
+            places["data.tokens"] = "none"  # tokens that are there already are of all windows, not of these few
         if step.data.pretraining_root is not None:
             plans = _few(plan_pretraining(step.data, here / "pretraining_store"))
             yield from _check_recordings(plans)
             write_store(plans, here / "pretraining_store", run_locally)
             places["data.pretraining_store"] = str(here / "pretraining_store")
         for run in runs.values():
-            yield _one_step(override(run, places | {"tracking.enabled": False}), keep=True)
+            if isinstance(run, TokenizeRun):
+                for tokens, manifest in tokenize(override(run, places), encode_locally).items():
+                    yield f"{tokens.name}: {describe_tokens(manifest)}"
+            else:
+                alone = places | {"engine": {"kind": "torch"}, "tracking.enabled": False}
+                yield _one_step(override(run, alone), keep=True)
 
 
 def _few(plans: list[ShardPlan]) -> list[ShardPlan]:
@@ -148,7 +160,7 @@ def _one_step(run: TrainingRun, keep: bool = False) -> str:
     """One real batch forward and backward; with ``keep`` the model is written for the next stage."""
     context = LocalContext()
     assembly = assemble(run, context)
-    batch = assembly.batcher(next(read_steps(assembly.store, assembly.order, range(1))))
+    batch = assembly.batcher(next(read_steps(assembly.windows, assembly.order, range(1))))
     totals = sum_over_workers(batch.counts, context)
     assembly.stage.before_training(batch.micro_batches, context)
     losses = [assembly.stage(micro_batch, totals)["loss"] for micro_batch in batch.micro_batches]

@@ -12,7 +12,8 @@ from typing import Any
 from neurolm.config import ConfigError, UserError, flatten, parse_overrides, read
 
 PLACES = (
-    "out", "data.root", "data.pretraining_root", "data.store", "data.pretraining_store", "data.privacy.key_file",
+    "out", "data.root", "data.pretraining_root", "data.store", "data.pretraining_store", "data.token_store",
+    "data.pretraining_token_store", "data.privacy.key_file",
     "tokenizer", "pretrained", "model", "corpus.path",
 )  # fmt: skip
 """Settings that name a place outside the working directory."""

@@ -1,9 +1,10 @@
-"""The main job: recordings to shards, tokenizer, pre-training, sweep, evaluation and report.
+"""The main job: recordings to shards, tokenizer, perhaps its tokens, pre-training, sweep, evaluation and report.
 
 Run again, it skips the stores, stages and sweeps that were finished from the same settings; the evaluation always runs,
 and its opening of the test split is counted.
 """
 
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pre
 from neurolm.datasets.synthetic import write_demo_recordings
 from neurolm.distributed.data import write_stores
 from neurolm.distributed.sweep_config import TuneRun
+from neurolm.distributed.token_job import encode_on_ray
 from neurolm.distributed.train import train
 from neurolm.distributed.tune import sweep
 from neurolm.eeg.shards import Manifest, Store
@@ -23,8 +25,9 @@ from neurolm.reports.closing import classes_of, closing_words, write_sweep_repor
 from neurolm.reports.evaluate import EvaluateRun, evaluate
 from neurolm.reports.results import results_table
 from neurolm.training.runs import load_run
+from neurolm.training.token_job import TokenizeRun, describe_tokens, tokenize
 
-STEPS = ("preprocess", "tokenizer", "pretrain", "instruct", "tune", "evaluate")
+STEPS = ("preprocess", "tokenizer", "tokenize", "pretrain", "instruct", "tune", "evaluate")
 SHARED = ("out", "seed", "workers", "budget", "data", "tracking")
 """Settings of the pipeline file that go to every step."""
 
@@ -130,6 +133,19 @@ def train_step(file: Path, values: dict[str, Any]) -> None:
         say(f"{run.name}  ALARM  {alarm}")
 
 
+def tokenize_step(file: Path, values: dict[str, Any]) -> None:
+    """Write the EEG tokens that ``data.tokens`` asks for. Raises ConfigError where it asks for none."""
+    run = load(TokenizeRun, file, values)
+    started = time.perf_counter()
+    for folder, manifest in tokenize(run, functools.partial(encode_on_ray, run)).items():
+        say(f"tokenize  {folder.name}: {describe_tokens(manifest)} in {time.perf_counter() - started:.0f} s")
+
+
+def _tokenize_if_asked(file: Path, values: dict[str, Any]) -> None:
+    if load(TokenizeRun, file, values).data.tokens != "none":
+        tokenize_step(file, values)
+
+
 def tune_step(file: Path, values: dict[str, Any]) -> None:
     """Run the sweep."""
     run = load(TuneRun, file, values)
@@ -152,6 +168,7 @@ def evaluate_step(file: Path, values: dict[str, Any]) -> None:
 RUNNERS = {
     "preprocess": preprocess_step,
     "tokenizer": train_step,
+    "tokenize": _tokenize_if_asked,
     "pretrain": train_step,
     "instruct": train_step,
     "tune": tune_step,

@@ -18,6 +18,7 @@ import ray.train
 
 from neurolm.eeg.reading import ReadingPlan, StepWindows, step_share
 from neurolm.eeg.shards import Store, StoredWindow
+from neurolm.eeg.tokens import token_columns, tokens_in
 
 _PLAIN_COLUMNS = ("data_set", "subject", "recording", "start_s", "label", "row")
 _STREAM_SCHEMA = {
@@ -44,8 +45,9 @@ class StepReader:
     """A Ray Data actor that reads one worker's windows of a chunk of steps."""
 
     def __init__(self, plan: ReadingPlan, rank: int, world_size: int) -> None:
-        self._store = Store.open(plan.store)
-        self._order = plan.order(self._store)
+        store = Store.open(plan.store)
+        self._source = plan.source(store)
+        self._order = plan.order(store)
         self._total = plan.total_steps(self._order)
         self._rank = rank
         self._world_size = world_size
@@ -55,7 +57,7 @@ class StepReader:
         for start in batch["first_step"]:
             for step in range(start, min(start + STEPS_PER_CHUNK, self._total)):
                 rows, places = step_share(self._order, step, self._rank, self._world_size)
-                yield _to_table(step, self._store.read(rows), places)
+                yield _to_table(step, self._source.read(rows), places)
 
 
 class OrderedDataConfig(ray.train.DataConfig):
@@ -138,14 +140,15 @@ def _to_table(step: int, windows: Sequence[StoredWindow], places: np.ndarray) ->
     columns["channel_indices"] = [np.asarray(window.channel_indices, dtype=np.int16) for window in windows]
     columns["place"] = list(places)
     columns["step"] = [step] * len(windows)
-    return pa.table({name: pa.array(columns[name], kind) for name, kind in _STREAM_SCHEMA.items()})
+    plain = {name: pa.array(columns[name], kind) for name, kind in _STREAM_SCHEMA.items()}
+    return pa.table(plain | token_columns([window.tokens for window in windows if window.tokens is not None]))
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[StoredWindow, int]]:
     columns = {name: table.column(name).to_pylist() for name in (*_PLAIN_COLUMNS, "place")}
     signals, channels = table.column("signal"), table.column("channel_indices")
-    for number in range(table.num_rows):
+    for number, tokens in enumerate(tokens_in(table)):
         indices = channels[number].values.to_numpy()
         signal = signals[number].values.to_numpy().reshape(len(indices), -1)
         plain = {name: columns[name][number] for name in _PLAIN_COLUMNS}
-        yield StoredWindow(signal=signal, channel_indices=indices, **plain), columns["place"][number]
+        yield StoredWindow(signal=signal, channel_indices=indices, tokens=tokens, **plain), columns["place"][number]

@@ -60,6 +60,7 @@ def train(
         return kept
     store = Store.open(run.training_store)
     plan = reading_plan(run)
+    plan.source(store)  # EEG tokens that are not there are a mistake to hear of before anything is started
     total_steps = plan.total_steps(plan.order(store))
     storage = run.out / "checkpoints"
     (run.folder / MISTAKE).unlink(missing_ok=True)
@@ -98,7 +99,7 @@ R = TypeVar("R", bound=TrainingRun)
 
 def anchored(run: R) -> R:
     """The run with absolute folders: workers have working directories of their own."""
-    names = ("root", "pretraining_root", "store", "pretraining_store")
+    names = ("root", "pretraining_root", "store", "pretraining_store", "token_store", "pretraining_token_store")
     places = {f"data.{name}": place for name in names if (place := getattr(run.data, name)) is not None}
     places |= {name: place for name in ("out", "tokenizer", "pretrained") if (place := getattr(run, name, None))}
     if run.corpus.path is not None:

@@ -194,6 +194,7 @@ def _trial_run(run: TuneRun, run_id: str, settings: Mapping[str, Any]) -> Instru
         "out": str(run.sweep_folder.resolve()),
         "run_id": run_id,
         "data.store": str(run.store.resolve()),
+        "data.token_store": str(run.token_store.resolve()),
         "tracking.uri": run.tracking.at(run.out.resolve()).uri,
         "pretrained": str(run.pretrained_folder.resolve()),
     }

@@ -6,6 +6,7 @@ Nothing here knows torch or a model, so the processes that only read start quick
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,15 @@ from numpy.typing import NDArray
 from neurolm.config import UserError
 from neurolm.eeg.order import GlobalOrder, worker_slice
 from neurolm.eeg.shards import Store, StoredWindow, WindowIndex
+from neurolm.eeg.token_store import TokenStore
+
+
+class WindowSource(Protocol):
+    """What gives windows by row number: a store of signals, or the EEG tokens beside it."""
+
+    def read(self, rows: NDArray[np.int64] | Sequence[int]) -> list[StoredWindow]:
+        """Windows in the order asked."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,12 @@ class ReadingPlan:
     batch_size: int
     epochs: int
     seed: int
+    tokens: Path | None = None
+    """Folder of the EEG tokens that are read in place of the store's signals; None: signals are read."""
+
+    def source(self, store: Store) -> WindowSource:
+        """What the windows are read from. Raises TokenStoreError."""
+        return store if self.tokens is None else TokenStore.open(self.tokens, store)
 
     def order(self, store: Store) -> GlobalOrder:
         """The global order of the training windows. Raises UserError where there are none."""
@@ -62,9 +78,9 @@ def step_share(
 
 
 def read_steps(
-    store: Store, order: GlobalOrder, steps: Iterable[int], rank: int = 0, world_size: int = 1
+    source: WindowSource, order: GlobalOrder, steps: Iterable[int], rank: int = 0, world_size: int = 1
 ) -> Iterator[StepWindows]:
     """Read a worker's windows by index, step after step."""
     for step in steps:
         rows, places = step_share(order, step, rank, world_size)
-        yield StepWindows(step, store.read(rows), places)
+        yield StepWindows(step, source.read(rows), places)

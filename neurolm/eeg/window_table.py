@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from neurolm.eeg.tokens import StoredTokens
+
 SignalType = Literal["float32", "float16"]
 
 
@@ -20,7 +22,7 @@ class StoredWindow:
     """A window as it is stored; subject and recording are keyed ids."""
 
     signal: NDArray[np.floating[Any]]
-    """[channels times], µV at 200 Hz."""
+    """[channels times], µV at 200 Hz; of no time point where ``tokens`` stand for it."""
     channel_indices: NDArray[np.int16] | Sequence[int]
     data_set: str
     subject: str
@@ -31,6 +33,8 @@ class StoredWindow:
     """Bits of `quality.FLAGS` of every channel, 0: no objection; None if it was not judged."""
     row: int = -1
     """Number of the row in the store; -1 until read from one."""
+    tokens: StoredTokens | None = None
+    """The frozen tokenizer's output, in windows of a token store."""
 
 
 def _list_of(kind: Any) -> Any:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from neurolm.eeg.shards import Store, StoredWindow, WindowIndex
+from neurolm.eeg.reading import WindowSource
+from neurolm.eeg.shards import StoredWindow, WindowIndex
 from neurolm.evaluation.answers import score_answers
 from neurolm.evaluation.predictions import Predictions
 from neurolm.models.neurolm import NeuroLM
@@ -31,7 +32,7 @@ def predict_windows(
 
 def predict_split(
     model: NeuroLM,
-    store: Store,
+    source: WindowSource,
     index: WindowIndex,
     tasks: Mapping[str, EncodedTask],
     *,
@@ -41,14 +42,17 @@ def predict_split(
     rank: int = 0,
     world_size: int = 1,
 ) -> dict[str, Predictions]:
-    """Predictions of this worker's windows of a split, for every task whose data set is in the index."""
+    """Predictions of this worker's windows of a split, for every task whose data set is in the index.
+
+    Windows are read from ``source``: the store that the index is of, or its EEG tokens.
+    """
     found = {}
     for name, task in tasks.items():
         mine = index.take(index.data_set == task.task.data_set)
         mine = mine.take(np.arange(len(mine.rows)) % world_size == rank)
         likelihoods, is_valid = [], []
         for rows in _pieces(mine.rows, batch_size):
-            scores, valid = predict_windows(model, store.read(rows), task, device)
+            scores, valid = predict_windows(model, source.read(rows), task, device)
             likelihoods.append(scores)
             is_valid.append(valid)
         found[name] = Predictions(

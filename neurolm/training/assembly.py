@@ -11,8 +11,9 @@ from torch import Tensor
 
 from neurolm.config import UserError, as_dict, build, override
 from neurolm.eeg.order import GlobalOrder
-from neurolm.eeg.reading import ReadingPlan, windows_of
+from neurolm.eeg.reading import ReadingPlan, WindowSource, windows_of
 from neurolm.eeg.shards import Store, WindowIndex
+from neurolm.eeg.token_store import TokenStore
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import Predictions, TaskResult, concatenate, score
 from neurolm.models.codebook_health import codebook_health
@@ -27,6 +28,7 @@ from neurolm.text.own_code import own_code
 from neurolm.training.batches import Batcher
 from neurolm.training.checkpoint import load_model, save_model
 from neurolm.training.context import RunContext
+from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
 from neurolm.training.leakage import allowed_reason
 from neurolm.training.loop import Schedule, sum_over_workers
@@ -46,6 +48,8 @@ class Assembly:
 
     stage: Stage
     store: Store
+    windows: WindowSource
+    """What windows are read from: the store, or its EEG tokens."""
     order: GlobalOrder
     batcher: Batcher
     schedule: Schedule
@@ -61,6 +65,10 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     stage.precision = run.precision
     _accelerate(run, stage, context)
     plan = reading_plan(run)
+    windows = plan.source(store)
+    if isinstance(windows, TokenStore):
+        assert isinstance(stage, PretrainStage | InstructStage) and run.data.tokens != "none"
+        refuse_other_tokens(windows, stage.model.tokenizer, store.digest, run.data.tokens)
     validation = windows_of(store, "val", plan.data_sets)
     if isinstance(stage, InstructStage):
         for index in (windows_of(store, "train", plan.data_sets), validation):
@@ -87,10 +95,11 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     return Assembly(
         stage=stage,
         store=store,
+        windows=windows,
         order=order,
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
-        validate=lambda: validate(run, stage, store, validation, tasks, context),
+        validate=lambda: validate(run, stage, windows, validation, tasks, context),
         export=lambda folder, weights, metrics: _export(run, stage, store, folder, weights, metrics),
     )
 
@@ -100,7 +109,7 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
     data_sets = None
     if isinstance(run, InstructRun):
         data_sets = tuple(sorted({task.data_set for task in chosen_tasks(run.tasks, run.own_tasks)}))
-    return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed)
+    return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed, run.training_tokens)
 
 
 def _schedule(run: TrainingRun, total: int) -> Schedule:
@@ -190,21 +199,21 @@ def _text_table(run: TokenizerRun) -> tuple[Tensor, TextCode]:
 
 
 def _validation_batches(
-    run: TrainingRun, store: Store, index: WindowIndex, context: RunContext
+    run: TrainingRun, windows: WindowSource, index: WindowIndex, context: RunContext
 ) -> Iterator[tuple[Batch, dict[str, float]]]:
     """Batches of this worker's validation windows; every worker yields equally many."""
     size = run.batch.micro_size or run.batch.size
     for start in range(0, len(index.rows), size):
         rows = index.rows[start : start + size]
         mine = rows[context.rank :: context.world_size]
-        batch = collate(store.read(mine), np.arange(len(mine)), text=None, tasks=None)
+        batch = collate(windows.read(mine), np.arange(len(mine)), text=None, tasks=None)
         yield batch.to(context.device), sum_over_workers(batch.counts, context)
 
 
 def _validate_losses(
     run: TrainingRun,
     stage: Stage,
-    store: Store,
+    windows: WindowSource,
     index: WindowIndex,
     tasks: Mapping[str, EncodedTask],
     context: RunContext,
@@ -213,31 +222,31 @@ def _validate_losses(
     sums: dict[str, float] = {}
     weight = 0.0
     with torch.inference_mode():
-        for batch, totals in _validation_batches(run, store, index, context):
-            windows = context.all_reduce_sum(torch.tensor(float(sum(len(g.position) for g in batch.groups)))).item()
+        for batch, totals in _validation_batches(run, windows, index, context):
+            number = context.all_reduce_sum(torch.tensor(float(sum(len(g.position) for g in batch.groups)))).item()
             shares = stage(batch, totals)
             names = sorted(shares)
             means = context.all_reduce_sum(torch.stack([shares[name].double() for name in names])).tolist()
             for name, mean in zip(names, means, strict=True):
-                sums[name] = sums.get(name, 0.0) + mean * windows
-            weight += windows
+                sums[name] = sums.get(name, 0.0) + mean * number
+            weight += number
     return {name: total / weight for name, total in sums.items()}
 
 
 def _validate_tokenizer(
     run: TrainingRun,
     stage: Stage,
-    store: Store,
+    windows: WindowSource,
     index: WindowIndex,
     tasks: Mapping[str, EncodedTask],
     context: RunContext,
 ) -> dict[str, float]:
     """Losses, and whether the codes say more than where they are (codebook health)."""
     assert isinstance(stage, TokenizerStage) and isinstance(run, TokenizerRun)
-    metrics = _validate_losses(run, stage, store, index, tasks, context)
+    metrics = _validate_losses(run, stage, windows, index, tasks, context)
     parts: list[np.ndarray] = []
     with torch.inference_mode():
-        for batch, _ in _validation_batches(run, store, index, context):
+        for batch, _ in _validation_batches(run, windows, index, context):
             for group in batch.groups:
                 codes = stage.tokenizer.codes(
                     stage.tokenizer.encode(group.signal, group.channel_index, group.time_index)
@@ -253,7 +262,7 @@ def _validate_tokenizer(
 def _validate_answers(
     run: TrainingRun,
     stage: Stage,
-    store: Store,
+    windows: WindowSource,
     index: WindowIndex,
     tasks: Mapping[str, EncodedTask],
     context: RunContext,
@@ -262,7 +271,7 @@ def _validate_answers(
     assert isinstance(stage, InstructStage) and isinstance(run, InstructRun)
     mine = predict_split(
         stage.model,
-        store,
+        windows,
         index,
         tasks,
         split="val",

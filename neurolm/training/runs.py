@@ -104,7 +104,18 @@ class TrainingRun(Step):
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
-        return self.pretraining_store if self.has_pretraining_data and self.stage_name != "instruct" else self.store
+        return self.pretraining_store if self._reads_pretraining_store else self.store
+
+    @property
+    def training_tokens(self) -> Path | None:
+        """The EEG tokens that this stage reads in place of signals; stage 1, which makes the encoder, has none."""
+        if self.data.tokens == "none" or self.stage_name == "tokenizer":
+            return None
+        return self.pretraining_token_store if self._reads_pretraining_store else self.token_store
+
+    @property
+    def _reads_pretraining_store(self) -> bool:
+        return self.stage_name != "instruct" and self.has_pretraining_data
 
 
 @config
@@ -214,8 +225,18 @@ def training_digest(run: TrainingRun) -> str:
     values = as_dict(run)
     for name in ("out", "tracking", "resources", "budget", "run_id", "sweep"):
         values.pop(name, None)
-    for name in ("root", "store", "pretraining_store", "privacy", "allow_leakage"):
+    for name in (
+        "root",
+        "store",
+        "pretraining_store",
+        "token_store",
+        "pretraining_token_store",
+        "privacy",
+        "allow_leakage",
+    ):
         values["data"].pop(name)
+    if run.training_tokens is None:
+        values["data"].pop("tokens")
     values["data"]["pretraining_root"] = run.has_pretraining_data
     for name in ("sets", "pretraining_sets"):
         for data_set in values["data"][name].values():

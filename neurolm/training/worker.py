@@ -112,7 +112,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
         return TorchEngine(assembly.stage, run.optimizer, assembly.schedule.total_steps, context.device)
 
     def make_stream(assembly: Assembly, start: int) -> Iterator[StepWindows]:
-        return read_steps(assembly.store, assembly.order, range(start, assembly.schedule.total_steps))
+        return read_steps(assembly.windows, assembly.order, range(start, assembly.schedule.total_steps))
 
     local = LocalCheckpoints(checkpoints)
     context.report = local.commit  # type: ignore[method-assign]

@@ -10,7 +10,6 @@ pre-training from raw windows a step includes the codes. Beside the times stand 
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import resource
@@ -28,12 +27,14 @@ import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from neurolm.eeg.shards import StoredWindow  # noqa: E402
+from neurolm.eeg.tokens import TokenDtype  # noqa: E402
 from neurolm.models.language_model import LanguageModelConfig  # noqa: E402
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig  # noqa: E402
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig  # noqa: E402
-from neurolm.sequences import Batch, collate, eeg_tokens  # noqa: E402
+from neurolm.sequences import Batch, collate  # noqa: E402
 from neurolm.text.bpe import gpt2_bpe  # noqa: E402
 from neurolm.text.instructions import TASKS, encode_task  # noqa: E402
+from neurolm.training.encoding import encode_windows  # noqa: E402
 from neurolm.training.instruct import InstructLossConfig, InstructStage  # noqa: E402
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage  # noqa: E402
 from neurolm.training.stage import Stage  # noqa: E402
@@ -64,8 +65,11 @@ def build_stage(name: str, size: str) -> Stage:
     return InstructStage(model, {task: encode_task(TASKS[task], gpt2_bpe()) for task in MIXTURE}, InstructLossConfig())
 
 
-def build_batch(stage: Stage, shape: str, size: int, task: str | None) -> Batch:
-    """Noise of one shape; in instruction tuning with the question of ``task``."""
+def build_batch(stage: Stage, shape: str, size: int, task: str | None, tokens: TokenDtype | None) -> Batch:
+    """Noise of one shape; in instruction tuning with the question of ``task``.
+
+    With ``tokens`` the windows are encoded first, as the tokenize job does, and carry the frozen encoder's output.
+    """
     channels, seconds = (int(part) for part in shape.split("x"))
     rng = np.random.default_rng(0)
     data_set = task or "noise"
@@ -82,19 +86,11 @@ def build_batch(stage: Stage, shape: str, size: int, task: str | None) -> Batch:
         )
         for place in range(size)
     ]
+    if tokens is not None:
+        assert isinstance(stage, PretrainStage | InstructStage)
+        windows = encode_windows(stage.model.tokenizer, windows, tokens)
     tasks = {task: encode_task(TASKS[task], gpt2_bpe())} if task else None
     return collate(windows, np.arange(size), text=None, tasks=tasks)
-
-
-def cached(stage: Stage, batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch with the frozen encoder's output in place of signals."""
-    assert isinstance(stage, PretrainStage | InstructStage)
-    groups = []
-    for group in batch.groups:
-        tokens = eeg_tokens(stage.model, group)
-        tokens = dataclasses.replace(tokens, features=tokens.features.to(dtype))
-        groups.append(dataclasses.replace(group, tokens=tokens, signal=group.signal[:, :0]))
-    return dataclasses.replace(batch, groups=tuple(groups))
 
 
 def step(stage: Stage, batch: Batch) -> None:
@@ -170,9 +166,8 @@ def main() -> None:
     for shape, task, weight in zip(shapes, tasks, weights, strict=True):
         key = shape, task if options.stage == "instruct" else None
         if key not in measured:
-            batch = build_batch(stage, shape, options.batch, key[1])
-            if options.tokens == "cached":
-                batch = cached(stage, batch, dtype)
+            kept = options.dtype if options.tokens == "cached" else None
+            batch = build_batch(stage, shape, options.batch, key[1], kept)
             measured[key] = measure(stage, batch, options.repeats) | {"eeg_tokens": batch.counts["eeg_tokens"]}
         rows.append({"shape": shape, "task": key[1], "weight": weight, **measured[key]})
     share = [weight / sum(weights) for weight in weights]

@@ -14,7 +14,7 @@ from neurolm.distributed.pipeline import read_pipeline
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "ray_jobs" / "configs" / "workload" / "pipeline.yaml"
-SCRIPTS = ["preprocess", "train", "tune", "evaluate", "pipeline"]
+SCRIPTS = ["preprocess", "tokenize_eeg", "train", "tune", "evaluate", "pipeline"]
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +89,13 @@ def test_relative_places_are_fine_outside_a_job() -> None:
 )
 def test_mistakes_end_with_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refused(arguments, capsys)
+
+
+def test_no_script_stands_in_front_of_the_standard_library() -> None:
+    """A script's folder is searched first, so that tokenize.py would be imported where inspect wants Python's."""
+    found = {path.stem for path in (ROOT / "ray_jobs").glob("*.py")}
+    assert found == set(SCRIPTS)
+    assert not found & sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
