@@ -153,3 +153,19 @@ def test_a_missing_class_neither_crashes_nor_warns() -> None:
     assert result.auroc is None and result.balanced_accuracy == pytest.approx(3 / 4)
     one_class = score(predictions(label_index=np.ones(24, dtype=int)))
     assert one_class.auroc is None and one_class.auc_pr is None and one_class.cohen_kappa == 0.0
+
+
+def test_released_answers_are_kept_where_they_were_asked_for(tmp_path: Path) -> None:
+    answers = np.array([-1, 0, 1, 1] * 6)
+    asked = predictions(
+        released_answer=answers, released_text=np.array([" Maybe <|", " No", " Yes", " Yes"] * 6, object)
+    )
+    asked.save(tmp_path / "asked.parquet")
+    after = Predictions.load(tmp_path / "asked.parquet")
+    assert after.released_answer.tolist() == answers.tolist() and after.released_text[0] == " Maybe <|"
+    assert concatenate([after]).released_answer.tolist() == answers.tolist()
+    predictions().save(tmp_path / "plain.parquet")
+    plain = Predictions.load(tmp_path / "plain.parquet")
+    assert plain.released_answer is None and plain.released_text is None
+    with pytest.raises(ValueError, match="columns"):
+        concatenate([after, plain])
