@@ -30,6 +30,10 @@ def main(arguments: list[str] | None = None) -> None:
     report = commands.add_parser("report", help="write a sweep's page again")
     report.add_argument("out", type=Path, help="folder of results")
 
+    rescore = commands.add_parser("rescore", help="score saved answers again, without a model or an opening")
+    rescore.add_argument("out", type=Path, help="folder of results")
+    rescore.add_argument("--json", action="store_true", help="print one JSON object")
+
     importing = commands.add_parser("import-official", help="make a model folder of a published checkpoint")
     importing.add_argument("file", type=Path, help="VQ.pt or NeuroLM-{B,L,XL}.pt")
     importing.add_argument("--out", type=Path, required=True, help="model folder to write")
@@ -98,6 +102,13 @@ def _report(options: argparse.Namespace) -> None:
     print(path)
 
 
+def _rescore(options: argparse.Namespace) -> None:
+    from neurolm.reports.rescore import rescore
+
+    rescored = rescore(options.out)
+    print(json.dumps(rescored.as_dict()) if options.json else rescored.table())
+
+
 def _import_official(options: argparse.Namespace) -> None:
     from neurolm.training.official_files import import_official
 
@@ -120,6 +131,7 @@ COMMANDS = {
     "probe": _probe,
     "predict": _predict,
     "report": _report,
+    "rescore": _rescore,
     "import-official": _import_official,
     "export": _export,
 }
