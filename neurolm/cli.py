@@ -34,6 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
     rescore.add_argument("out", type=Path, help="folder of results")
     rescore.add_argument("--json", action="store_true", help="print one JSON object")
 
+    compare = commands.add_parser("compare", help="two evaluated runs on the same windows, paired by subject")
+    compare.add_argument("out_a", type=Path, help="folder of results")
+    compare.add_argument("out_b", type=Path, help="another; differences are B minus A")
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+
     importing = commands.add_parser("import-official", help="make a model folder of a published checkpoint")
     importing.add_argument("file", type=Path, help="VQ.pt or NeuroLM-{B,L,XL}.pt")
     importing.add_argument("--out", type=Path, required=True, help="model folder to write")
@@ -109,6 +114,13 @@ def _rescore(options: argparse.Namespace) -> None:
     print(json.dumps(rescored.as_dict()) if options.json else rescored.table())
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from neurolm.reports.compare import compare_runs
+
+    comparison = compare_runs(options.out_a, options.out_b)
+    print(json.dumps(comparison.as_dict()) if options.json else comparison.table())
+
+
 def _import_official(options: argparse.Namespace) -> None:
     from neurolm.training.official_files import import_official
 
@@ -132,6 +144,7 @@ COMMANDS = {
     "predict": _predict,
     "report": _report,
     "rescore": _rescore,
+    "compare": _compare,
     "import-official": _import_official,
     "export": _export,
 }
