@@ -39,6 +39,11 @@ def main(arguments: list[str] | None = None) -> None:
     compare.add_argument("out_b", type=Path, help="another; differences are B minus A")
     compare.add_argument("--json", action="store_true", help="print one JSON object")
 
+    results = commands.add_parser("results", help="results beside the paper's; of several seeds the mean and sd")
+    results.add_argument("outs", type=Path, nargs="+", metavar="OUT", help="folders of results, one a seed")
+    results.add_argument("--json", action="store_true", help="print one JSON object")
+    results.add_argument("--out", type=Path, metavar="FILE", help="also write a results.json of all seeds together")
+
     importing = commands.add_parser("import-official", help="make a model folder of a published checkpoint")
     importing.add_argument("file", type=Path, help="VQ.pt or NeuroLM-{B,L,XL}.pt")
     importing.add_argument("--out", type=Path, required=True, help="model folder to write")
@@ -121,6 +126,20 @@ def _compare(options: argparse.Namespace) -> None:
     print(json.dumps(comparison.as_dict()) if options.json else comparison.table())
 
 
+def _results(options: argparse.Namespace) -> None:
+    from neurolm.reports.evaluated import read_evaluated
+    from neurolm.reports.paper import beside_paper, paper_table
+    from neurolm.reports.results import save_results
+    from neurolm.reports.seeds import over_seeds
+
+    runs = [read_evaluated(out) for out in options.outs]
+    results = over_seeds(runs) if len(runs) > 1 else runs[0].results
+    if options.out is not None:
+        save_results(options.out, results)
+    said = {"results": results, "beside_paper": beside_paper(results)}
+    print(json.dumps(said) if options.json else paper_table(results))
+
+
 def _import_official(options: argparse.Namespace) -> None:
     from neurolm.training.official_files import import_official
 
@@ -145,6 +164,7 @@ COMMANDS = {
     "report": _report,
     "rescore": _rescore,
     "compare": _compare,
+    "results": _results,
     "import-official": _import_official,
     "export": _export,
 }

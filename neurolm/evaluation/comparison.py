@@ -65,7 +65,7 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0) -> Comparison:
     Raises:
         ComparisonError: the windows, their labels or the classes are not the same.
     """
-    a, b = _aligned(a, b)
+    a, b = aligned(a, b)
     names, owner = bootstrap.owners(a.subject)
     size = len(names)
     counts = np.concatenate(
@@ -133,7 +133,7 @@ def _of(weights_of_a: NDArray[np.int64], weights_of_b: NDArray[np.int64]) -> NDA
     return np.concatenate([weights_of_a, weights_of_b], axis=1)
 
 
-def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
+def aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
     """Both in one order of windows. Raises ComparisonError unless they are of the same windows."""
     for name in ("task", "labels", "positive_class", "split"):
         if getattr(a, name) != getattr(b, name):

@@ -77,8 +77,8 @@ def compare_runs(out_a: Path, out_b: Path) -> RunComparison:
     names = [name for name in a.predictions if name in b.predictions]
     if not names:
         raise ComparisonError(
-            f"{out_a} has answers for {', '.join(a.predictions)}, {out_b} for {', '.join(b.predictions)}: no task is in "
-            "both; evaluate one of them for the other's task"
+            f"{out_a} has answers for {', '.join(a.predictions)}, {out_b} for {', '.join(b.predictions)}: no task is "
+            "in both; evaluate one of them for the other's task"
         )
     tasks = {name: compare(a.predictions[name], b.predictions[name]) for name in names}
     known = [run.results["test_openings"] for run in (a, b)]
