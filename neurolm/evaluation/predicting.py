@@ -33,7 +33,7 @@ def predict_windows(
 def released_windows(
     model: NeuroLM, windows: Sequence[StoredWindow], task: EncodedTask, device: torch.device
 ) -> ReleasedAnswers:
-    """The same windows by the released protocol: five tokens are written for each, at five times the cost."""
+    """The same windows by the released protocol: five tokens are written for each, a pass a token."""
     classes = np.full(len(windows), UNREADABLE, dtype=np.int64)
     texts = [""] * len(windows)
     batch = collate(windows, np.arange(len(windows)), text=None, tasks=None).to(device)
