@@ -1,4 +1,4 @@
-"""The `neurolm` command: check a config, train a stage, probe, predict, rebuild a report, convert weights."""
+"""The `neurolm` command: check, train, probe, predict; score, compare and report again; convert weights."""
 
 import argparse
 import json

@@ -4,7 +4,7 @@ Windows of one subject resemble each other, so drawing windows would promise far
 subject's confusion matrix only. The area under the ROC curve needs, for each pair of subjects, how many pairs of a
 positive window of the one and a negative window of the other are in order: drawn subjects weigh such pairs by the
 product of how often they were drawn, ties and all, exactly as if their windows had been copied. Pairs within a subject
-therefore weigh more in a draw than in the data; where they are easier than pairs across subjects, and with few subjects,
+therefore weigh more in a draw than in the data: where they are easier than pairs across subjects, and subjects are few,
 the interval lies somewhat high.
 """
 

@@ -159,17 +159,22 @@ class Predictions:
                 f"{path}: not a predictions file of this version (schema {about.get('schema')}, expected "
                 f"{SCHEMA_VERSION}); expected a file that `evaluate` wrote"
             )
+        if missing := set(COLUMNS) - set(table.column_names):
+            raise PredictionsError(f"{path}: columns are missing: {', '.join(sorted(missing))}; evaluate again")
         names = [column for column in (*COLUMNS, *RELEASED_COLUMNS) if column in table.column_names]
         columns = {column: table[column].to_numpy() for column in names if column != "log_likelihoods"}
         flat = table["log_likelihoods"].combine_chunks().flatten().to_numpy()
-        return cls(
-            task=about["task"],
-            labels=tuple(about["labels"]),
-            positive_class=about["positive_class"],
-            split=about["split"],
-            log_likelihoods=flat.reshape(-1, len(about["labels"])),
-            **columns,
-        )
+        try:
+            return cls(
+                task=about["task"],
+                labels=tuple(about["labels"]),
+                positive_class=about["positive_class"],
+                split=about["split"],
+                log_likelihoods=flat.reshape(-1, len(about["labels"])),
+                **columns,
+            )
+        except ValueError as error:
+            raise PredictionsError(f"{path}: {error}; evaluate again") from None
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:

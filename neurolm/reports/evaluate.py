@@ -32,7 +32,7 @@ class EvaluateRun(Step):
     batch_size: Annotated[int, Field(gt=0)] = 64
     """Windows in one forward pass."""
     released_protocol: bool = False
-    """Also let the model write answers and read them as the released code does; asking takes about four times as long."""
+    """Also let the model write answers and read them as the released code does; that takes about four times as long."""
 
     @property
     def model_folder(self) -> Path:

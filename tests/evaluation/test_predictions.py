@@ -85,6 +85,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "other.parquet")
     with pytest.raises(PredictionsError, match="schema None"):
         Predictions.load(tmp_path / "other.parquet")
+    saved = pq.read_table(_saved(tmp_path))
+    pq.write_table(saved.drop_columns(["subject", "row"]), tmp_path / "fewer.parquet")
+    with pytest.raises(PredictionsError, match="columns are missing: row, subject"):
+        Predictions.load(tmp_path / "fewer.parquet")
+    nine = saved.set_column(saved.schema.get_field_index("label_index"), "label_index", [[9] * 24])
+    pq.write_table(nine, tmp_path / "nine.parquet")
+    with pytest.raises(PredictionsError, match=r"nine\.parquet: workload: a label index is outside"):
+        Predictions.load(tmp_path / "nine.parquet")
 
 
 def _saved(tmp_path: Path) -> Path:
