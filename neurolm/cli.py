@@ -1,4 +1,4 @@
-"""The `neurolm` command: check, inspect, train, tokenize, probe, predict, report, convert weights."""
+"""The `neurolm` command: check, inspect, train, tokenize, probe, predict; score, compare, report; convert weights."""
 
 import argparse
 import json
@@ -35,6 +35,20 @@ def main(arguments: list[str] | None = None) -> None:
 
     report = commands.add_parser("report", help="write a sweep's page again")
     report.add_argument("out", type=Path, help="folder of results")
+
+    rescore = commands.add_parser("rescore", help="score saved answers again, without a model or an opening")
+    rescore.add_argument("out", type=Path, help="folder of results")
+    rescore.add_argument("--json", action="store_true", help="print one JSON object")
+
+    compare = commands.add_parser("compare", help="two evaluated runs on the same windows, paired by subject")
+    compare.add_argument("out_a", type=Path, help="folder of results")
+    compare.add_argument("out_b", type=Path, help="another; differences are B minus A")
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+
+    results = commands.add_parser("results", help="results beside the paper's; of several seeds the mean and sd")
+    results.add_argument("outs", type=Path, nargs="+", metavar="OUT", help="folders of results, one a seed")
+    results.add_argument("--json", action="store_true", help="print one JSON object")
+    results.add_argument("--out", type=Path, metavar="FILE", help="also write a results.json of all seeds together")
 
     importing = commands.add_parser("import-official", help="make a model folder of a published checkpoint")
     importing.add_argument("file", type=Path, help="VQ.pt or NeuroLM-{B,L,XL}.pt")
@@ -127,6 +141,34 @@ def _report(options: argparse.Namespace) -> None:
     print(path)
 
 
+def _rescore(options: argparse.Namespace) -> None:
+    from neurolm.reports.rescore import rescore
+
+    rescored = rescore(options.out)
+    print(json.dumps(rescored.as_dict()) if options.json else rescored.table())
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from neurolm.reports.compare import compare_runs
+
+    comparison = compare_runs(options.out_a, options.out_b)
+    print(json.dumps(comparison.as_dict()) if options.json else comparison.table())
+
+
+def _results(options: argparse.Namespace) -> None:
+    from neurolm.reports.evaluated import read_evaluated
+    from neurolm.reports.paper import beside_paper, paper_table
+    from neurolm.reports.results import save_results
+    from neurolm.reports.seeds import over_seeds
+
+    runs = [read_evaluated(out) for out in options.outs]
+    results = over_seeds(runs) if len(runs) > 1 else runs[0].results
+    if options.out is not None:
+        save_results(options.out, results)
+    said = {"results": results, "beside_paper": beside_paper(results)}
+    print(json.dumps(said) if options.json else paper_table(results))
+
+
 def _import_official(options: argparse.Namespace) -> None:
     from neurolm.training.official_files import import_official
 
@@ -151,6 +193,9 @@ COMMANDS = {
     "inspect": _inspect,
     "predict": _predict,
     "report": _report,
+    "rescore": _rescore,
+    "compare": _compare,
+    "results": _results,
     "import-official": _import_official,
     "export": _export,
 }

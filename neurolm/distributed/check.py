@@ -59,10 +59,14 @@ def check(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
         yield _describe_leakage(run)
         yield _one_step(run)
     else:
-        is_evaluation = any(name in values for name in ("model", "tasks", "batch_size"))
-        step: Step = load(EvaluateRun if is_evaluation else Step, path, overrides)
+        of_evaluation = _names(EvaluateRun) - _names(Step)
+        step: Step = load(EvaluateRun if of_evaluation & values.keys() else Step, path, overrides)
         yield f"{path}: settings valid"
         yield from _check_recordings(plan_downstream(step.data, step.store))
+
+
+def _names(settings: type[Step]) -> set[str]:
+    return {field.name for field in dataclasses.fields(settings)}
 
 
 def _check_pipeline(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:

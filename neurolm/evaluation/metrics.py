@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.integer]
 Floats = NDArray[np.floating]
-
-BOOTSTRAP_DRAWS = 2000
-FEWEST_SUBJECTS = 5
+Ranking = tuple[NDArray[np.bool_], Floats]
+"""Which windows are positive, and the scores that should be larger for them."""
 
 
 def confusion_matrix(labels: Indices, predicted: Indices, num_classes: int) -> NDArray[np.int64]:
@@ -35,20 +34,34 @@ def balanced_accuracy(confusion: NDArray[np.generic]) -> NDArray[np.float64]:
     return recall.sum(axis=-1) / (windows > 0).sum(axis=-1)
 
 
-def cohen_kappa(confusion: NDArray[np.generic]) -> float:
-    """Agreement beyond chance; 0 where chance alone agrees fully (one class, always predicted)."""
-    total = confusion.sum()
-    observed = np.trace(confusion) / total
-    expected = float(confusion.sum(axis=0) @ confusion.sum(axis=1)) / float(total) ** 2
-    return float((observed - expected) / (1 - expected)) if expected < 1 else 0.0
+def recall(confusion: NDArray[np.generic]) -> list[float | None]:
+    """The share of each class's windows that are answered rightly; None for a class that does not occur."""
+    windows = confusion.sum(axis=1)
+    return [float(confusion[index, index] / total) if total else None for index, total in enumerate(windows)]
 
 
-def weighted_f1(labels: Indices, predicted: Indices, num_classes: int) -> float:
-    """F1 of each class, weighted by how often it occurs."""
-    from sklearn.metrics import f1_score
+def cohen_kappa(confusion: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Agreement beyond chance, of one or of many confusion matrices ``[..., label, predicted]``.
 
-    classes = list(range(num_classes))
-    return float(f1_score(labels, predicted, labels=classes, average="weighted", zero_division=0.0))
+    It is 0 where chance alone agrees fully (one class, always predicted).
+    """
+    total = confusion.sum(axis=(-2, -1)).astype(float)
+    observed = np.trace(confusion, axis1=-2, axis2=-1) / total
+    expected = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1) / total**2
+    beyond = 1 - expected
+    return np.divide(observed - expected, beyond, out=np.zeros_like(beyond), where=beyond > 0)
+
+
+def weighted_f1(confusion: NDArray[np.generic]) -> NDArray[np.float64]:
+    """F1 of each class, weighted by how often it occurs, of one or of many matrices ``[..., label, predicted]``.
+
+    A class that is never predicted rightly has 0.
+    """
+    labelled, predicted = confusion.sum(axis=-1).astype(float), confusion.sum(axis=-2)
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
+    both = labelled + predicted
+    f1 = np.divide(2 * correct, both, out=np.zeros_like(both), where=both > 0)
+    return (f1 * labelled).sum(axis=-1) / labelled.sum(axis=-1)
 
 
 def auroc(is_positive: NDArray[np.bool_], score: Floats) -> float | None:
@@ -65,40 +78,11 @@ def auc_pr(is_positive: NDArray[np.bool_], score: Floats) -> float | None:
     return float(average_precision_score(is_positive, score)) if _has_both(is_positive) else None
 
 
-def macro_auroc(labels: Indices, probabilities: Floats) -> float | None:
-    """The mean over classes of one-against-the-rest AUROC; None unless every class occurs."""
-    areas = [auroc(labels == index, probabilities[:, index]) for index in range(probabilities.shape[1])]
-    present = [area for area in areas if area is not None]
-    return float(np.mean(present)) if len(present) == len(areas) else None
-
-
-def bootstrap_by_subject(
-    subjects: Sequence[str] | NDArray[np.object_],
-    labels: Indices,
-    predicted: Indices,
-    num_classes: int,
-    *,
-    draws: int = BOOTSTRAP_DRAWS,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """The 95 % interval of balanced accuracy when *subjects* are drawn with replacement; None below five.
-
-    Windows of one subject resemble each other, so drawing windows would promise far too much. A draw's score is the
-    mean recall over the classes that the drawn subjects have. The interval holds the 2.5th to 97.5th percentile.
-    """
-    names, owner = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
-    if len(names) < FEWEST_SUBJECTS:
-        return None
-    each = np.stack(
-        [
-            confusion_matrix(labels[owner == index], predicted[owner == index], num_classes)
-            for index in range(len(names))
-        ]
-    )
-    times_drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    scores = balanced_accuracy(np.tensordot(times_drawn, each, axes=1))
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high)
+def mean_auroc(rankings: Sequence[Ranking]) -> float | None:
+    """The mean of `auroc` over rankings, such as one class against the rest; None unless all are defined."""
+    areas = [auroc(is_positive, score) for is_positive, score in rankings]
+    defined = [area for area in areas if area is not None]
+    return float(np.mean(defined)) if len(defined) == len(areas) else None
 
 
 def _has_both(is_positive: NDArray[np.bool_]) -> bool:

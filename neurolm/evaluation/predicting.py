@@ -9,6 +9,7 @@ from neurolm.eeg.reading import WindowSource
 from neurolm.eeg.shards import StoredWindow, WindowIndex
 from neurolm.evaluation.answers import score_answers
 from neurolm.evaluation.predictions import Predictions
+from neurolm.evaluation.released import UNREADABLE, ReleasedAnswers, released_answers
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import collate
 from neurolm.text.instructions import EncodedTask
@@ -30,6 +31,22 @@ def predict_windows(
     return likelihoods, is_valid
 
 
+def released_windows(
+    model: NeuroLM, windows: Sequence[StoredWindow], task: EncodedTask, device: torch.device
+) -> ReleasedAnswers:
+    """The same windows by the released protocol: five tokens are written for each, a pass a token."""
+    classes = np.full(len(windows), UNREADABLE, dtype=np.int64)
+    texts = [""] * len(windows)
+    batch = collate(windows, np.arange(len(windows)), text=None, tasks=None).to(device)
+    with torch.inference_mode():
+        for group in batch.groups:
+            text_start = batch.text_start(model.config.text_start)
+            found = released_answers(model, group, task, model.text_code, text_start)
+            for place, answer, text in zip(group.position.tolist(), found.classes, found.texts, strict=True):
+                classes[place], texts[place] = answer, text
+    return ReleasedAnswers(classes, texts)
+
+
 def predict_split(
     model: NeuroLM,
     source: WindowSource,
@@ -41,18 +58,24 @@ def predict_split(
     device: torch.device,
     rank: int = 0,
     world_size: int = 1,
+    released_protocol: bool = False,
 ) -> dict[str, Predictions]:
     """Predictions of this worker's windows of a split, for every task whose data set is in the index.
 
     Windows are read from ``source``: the store that the index is of, or its EEG tokens.
+    With ``released_protocol`` every window is also asked as the released code does.
     """
     found = {}
     for name, task in tasks.items():
         mine = index.take(index.data_set == task.task.data_set)
         mine = mine.take(np.arange(len(mine.rows)) % world_size == rank)
         likelihoods, is_valid = [], []
+        released: list[ReleasedAnswers] = []
         for rows in _pieces(mine.rows, batch_size):
-            scores, valid = predict_windows(model, source.read(rows), task, device)
+            windows = source.read(rows)
+            scores, valid = predict_windows(model, windows, task, device)
+            if released_protocol:
+                released.append(released_windows(model, windows, task, device))
             likelihoods.append(scores)
             is_valid.append(valid)
         found[name] = Predictions(
@@ -67,6 +90,8 @@ def predict_split(
             label_index=np.array([task.labels.index(label) for label in mine.label], dtype=np.int64),
             log_likelihoods=np.concatenate(likelihoods) if likelihoods else np.zeros((0, len(task.labels))),
             greedy_valid=np.concatenate(is_valid) if is_valid else np.zeros(0, dtype=bool),
+            released_answer=np.concatenate([one.classes for one in released]) if released else None,
+            released_text=np.array([text for one in released for text in one.texts], object) if released else None,
         )
     return found
 

@@ -17,10 +17,16 @@ from numpy.typing import NDArray
 
 from neurolm.config import UserError
 from neurolm.evaluation import metrics
+from neurolm.evaluation.bootstrap import bootstrap_by_subject
+from neurolm.evaluation.metrics import Ranking
 
 SCHEMA_VERSION = 1
 METADATA_KEY = b"neurolm.predictions"
 COLUMNS = ("row", "recording", "subject", "start_s", "label_index", "log_likelihoods", "greedy_valid")
+RELEASED_COLUMNS = ("released_answer", "released_text")
+"""Only where the released protocol was asked for."""
+FLOOR = float(np.log(np.finfo(float).tiny))
+"""The smallest log-probability, -708: an answer thought impossible costs much and not infinitely much."""
 
 
 class PredictionsError(UserError):
@@ -51,6 +57,10 @@ class Predictions:
     """``[windows, classes]``."""
     greedy_valid: NDArray[np.bool_]
     """Whether the greedy answer was one of the allowed ones."""
+    released_answer: NDArray[np.int64] | None = None
+    """The class that the released protocol reads (`neurolm.evaluation.released`), -1 for none; None: not asked for."""
+    released_text: NDArray[np.object_] | None = None
+    """What was written after the prompt when the released protocol was asked for."""
 
     def __post_init__(self) -> None:
         kinds = {
@@ -62,8 +72,11 @@ class Predictions:
         }
         for column in COLUMNS:
             object.__setattr__(self, column, np.asarray(getattr(self, column), dtype=kinds.get(column, object)))
+        for column, kind in zip(RELEASED_COLUMNS, (np.int64, object), strict=True):
+            if getattr(self, column) is not None:
+                object.__setattr__(self, column, np.asarray(getattr(self, column), dtype=kind))
         object.__setattr__(self, "labels", tuple(self.labels))
-        sizes = {column: len(getattr(self, column)) for column in COLUMNS}
+        sizes = {column: len(getattr(self, column)) for column in self.columns}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"{self.task}: columns of different lengths: {sizes}")
         if len(self.labels) < 2 or self.log_likelihoods.shape != (len(self), len(self.labels)):
@@ -83,10 +96,34 @@ class Predictions:
         return len(self.row)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the arrays that are there."""
+        return COLUMNS + tuple(name for name in RELEASED_COLUMNS if getattr(self, name) is not None)
+
+    @property
     def probabilities(self) -> NDArray[np.float64]:
         """``[windows, classes]``: the probability of each class given that one of the allowed answers is given."""
         odds = np.exp(self.log_likelihoods - self.log_likelihoods.max(axis=1, keepdims=True))
         return odds / odds.sum(axis=1, keepdims=True)
+
+    @property
+    def log_probabilities(self) -> NDArray[np.float64]:
+        """``[windows, classes]``: logarithms of `probabilities`, without their rounding and never below `FLOOR`."""
+        relative = self.log_likelihoods - self.log_likelihoods.max(axis=1, keepdims=True)
+        return np.maximum(relative - np.log(np.exp(relative).sum(axis=1, keepdims=True)), FLOOR)
+
+    @property
+    def rankings(self) -> list[Ranking]:
+        """What AUROC ranks: windows of the positive class by its log-odds; of several classes each by its probability.
+
+        Two classes of which none is declared positive rank the second.
+        """
+        if len(self.labels) > 2:
+            return [(self.label_index == index, self.probabilities[:, index]) for index in range(len(self.labels))]
+        positive = 1 if self.positive_class is None else self.positive_class
+        # The log-odds rank windows as the probability does and do not saturate at 1.
+        odds = self.log_likelihoods[:, positive] - self.log_likelihoods[:, 1 - positive]
+        return [(self.label_index == positive, np.clip(odds, -np.finfo(float).max, np.finfo(float).max))]
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -97,7 +134,7 @@ class Predictions:
         """Write Parquet, whole or not at all; what is the same for all windows stands in the file's metadata."""
         about = {"schema": SCHEMA_VERSION, "task": self.task, "labels": self.labels, "split": self.split}
         about["positive_class"] = self.positive_class
-        columns: dict[str, Any] = {column: getattr(self, column) for column in COLUMNS}
+        columns: dict[str, Any] = {column: getattr(self, column) for column in self.columns}
         columns["log_likelihoods"] = pa.array(list(self.log_likelihoods), pa.list_(pa.float64(), len(self.labels)))
         columns["recording"] = pa.array(self.recording, pa.string())
         columns["subject"] = pa.array(self.subject, pa.string())
@@ -122,16 +159,22 @@ class Predictions:
                 f"{path}: not a predictions file of this version (schema {about.get('schema')}, expected "
                 f"{SCHEMA_VERSION}); expected a file that `evaluate` wrote"
             )
-        columns = {column: table[column].to_numpy() for column in COLUMNS if column != "log_likelihoods"}
+        if missing := set(COLUMNS) - set(table.column_names):
+            raise PredictionsError(f"{path}: columns are missing: {', '.join(sorted(missing))}; evaluate again")
+        names = [column for column in (*COLUMNS, *RELEASED_COLUMNS) if column in table.column_names]
+        columns = {column: table[column].to_numpy() for column in names if column != "log_likelihoods"}
         flat = table["log_likelihoods"].combine_chunks().flatten().to_numpy()
-        return cls(
-            task=about["task"],
-            labels=tuple(about["labels"]),
-            positive_class=about["positive_class"],
-            split=about["split"],
-            log_likelihoods=flat.reshape(-1, len(about["labels"])),
-            **columns,
-        )
+        try:
+            return cls(
+                task=about["task"],
+                labels=tuple(about["labels"]),
+                positive_class=about["positive_class"],
+                split=about["split"],
+                log_likelihoods=flat.reshape(-1, len(about["labels"])),
+                **columns,
+            )
+        except ValueError as error:
+            raise PredictionsError(f"{path}: {error}; evaluate again") from None
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
@@ -140,10 +183,10 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         raise ValueError("no predictions to concatenate")
     first = parts[0]
     for part in parts:
-        for name in ("task", "labels", "positive_class", "split"):
+        for name in ("task", "labels", "positive_class", "split", "columns"):
             if getattr(part, name) != getattr(first, name):
                 raise ValueError(f"predictions differ in {name}: {getattr(part, name)} and {getattr(first, name)}")
-    columns = {column: np.concatenate([getattr(part, column) for part in parts]) for column in COLUMNS}
+    columns = {column: np.concatenate([getattr(part, column) for part in parts]) for column in first.columns}
     if len(np.unique(columns["row"])) != len(columns["row"]):
         raise ValueError(f"{first.task}: a window was answered twice ({len(columns['row'])} answers)")
     order = np.argsort(columns["row"])
@@ -185,28 +228,18 @@ def score(predictions: Predictions, *, seed: int = 0) -> TaskResult:
     labels, predicted, num_classes = predictions.label_index, predictions.predicted, len(predictions.labels)
     confusion = metrics.confusion_matrix(labels, predicted, num_classes)
     precision_recall = None
-    if num_classes == 2:
-        positive = 1 if predictions.positive_class is None else predictions.positive_class
-        # The log-odds rank windows as the probability does and do not saturate at 1.
-        odds = predictions.log_likelihoods[:, positive] - predictions.log_likelihoods[:, 1 - positive]
-        odds = np.clip(odds, -np.finfo(float).max, np.finfo(float).max)
-        area = metrics.auroc(labels == positive, odds)
-        if predictions.positive_class is not None:
-            precision_recall = metrics.auc_pr(labels == positive, odds)
-    else:
-        area = metrics.macro_auroc(labels, predictions.probabilities)
+    if num_classes == 2 and predictions.positive_class is not None:
+        precision_recall = metrics.auc_pr(*predictions.rankings[0])
     return TaskResult(
         split=predictions.split,
         num_windows=len(predictions),
         num_recordings=len(np.unique(predictions.recording.astype(str))),
         num_subjects=len(np.unique(predictions.subject.astype(str))),
         balanced_accuracy=float(metrics.balanced_accuracy(confusion)),
-        balanced_accuracy_ci95=metrics.bootstrap_by_subject(
-            predictions.subject, labels, predicted, num_classes, seed=seed
-        ),
-        auroc=area,
+        balanced_accuracy_ci95=bootstrap_by_subject(predictions.subject, labels, predicted, num_classes, seed=seed),
+        auroc=metrics.mean_auroc(predictions.rankings),
         auc_pr=precision_recall,
-        cohen_kappa=metrics.cohen_kappa(confusion),
-        weighted_f1=metrics.weighted_f1(labels, predicted, num_classes),
+        cohen_kappa=float(metrics.cohen_kappa(confusion)),
+        weighted_f1=float(metrics.weighted_f1(confusion)),
         invalid_answer_rate=float(np.mean(~predictions.greedy_valid)),
     )

@@ -42,6 +42,7 @@ def closing_words(out: Path, report: Path | None, seconds: float) -> str:
     lines = [f"finished in {seconds / 60:.1f} minutes"]
     places = {
         "results": out / "results.json",
+        "evaluation": out / "evaluation.html",
         "sweep report": report,
         "best config": out / "best.yaml" if report else None,
         "final model": out / "instruct" / "model",

@@ -11,8 +11,10 @@ from pydantic import Field
 from neurolm.config import Location, UserError, config
 from neurolm.datasets.ingest import Step
 from neurolm.eeg.shards import Store, open_test_split
+from neurolm.evaluation.details import details
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import score
+from neurolm.reports.evaluation_page import write_evaluation_page
 from neurolm.reports.results import git_commit, write_results
 from neurolm.training.assembly import load_neurolm
 from neurolm.training.leakage import allowed_reason, check_leakage
@@ -31,6 +33,8 @@ class EvaluateRun(Step):
     """Tasks to evaluate; null: those the model was tuned on."""
     batch_size: Annotated[int, Field(gt=0)] = 64
     """Windows in one forward pass."""
+    released_protocol: bool = False
+    """Also let the model write answers and read them as the released code does; that takes about four times as long."""
 
     @property
     def model_folder(self) -> Path:
@@ -44,10 +48,11 @@ class Evaluation:
 
     results: dict[str, Any]
     path: Path
+    page: Path
 
 
 def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
-    """Score every task on the test split and write results.json. Raises UserError."""
+    """Score every task on the test split; write results.json and evaluation.html. Raises UserError."""
     model, values = load_neurolm(run.model_folder)
     names = run.tasks or tuple(values["tasks"])
     if not names:
@@ -65,7 +70,14 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
     store = Store.open(run.store, opening=opening)
     index = store.index("test", sorted({task.task.data_set for task in tasks.values()}))
     found = predict_split(
-        model.to(device), store, index, tasks, split="test", batch_size=run.batch_size, device=torch.device(device)
+        model.to(device),
+        store,
+        index,
+        tasks,
+        split="test",
+        batch_size=run.batch_size,
+        device=torch.device(device),
+        released_protocol=run.released_protocol,
     )
     folder = run.out / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,5 +95,6 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         seed=values["trained"]["seed"],
         test_openings=opening.count,
         leakage=leakage,
+        details={name: details(predictions) for name, predictions in found.items()},
     )
-    return Evaluation(results, path)
+    return Evaluation(results, path, write_evaluation_page(run.out / "evaluation.html", results, found))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neurolm.config import UserError
+from neurolm.evaluation.details import TaskDetails
 from neurolm.evaluation.predictions import TaskResult
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def write_results(
     seed: int,
     test_openings: int,
     leakage: Mapping[str, Any] | None = None,
+    details: Mapping[str, TaskDetails] | None = None,
 ) -> dict[str, Any]:
     """Write ``results.json``, whole or not at all, and return what it holds.
 
@@ -44,10 +46,13 @@ def write_results(
         seed: of the run.
         test_openings: how often the test split of this data was opened so far, whatever the output folder.
         leakage: the reason for which training on test subjects or signals was allowed, and how many there were.
+        details: instruction name to what stands behind its score; its fields follow the score's.
     """
     results = {
         "schema": SCHEMA_VERSION,
-        "tasks": {name: result.as_dict() for name, result in tasks.items()},
+        "tasks": {
+            name: result.as_dict() | (details[name].as_dict() if details else {}) for name, result in tasks.items()
+        },
         "config_digest": config_digest,
         "data_digest": data_digest,
         "git_commit": git_commit,
@@ -55,8 +60,13 @@ def write_results(
         "test_openings": test_openings,
         "leakage": dict(leakage) if leakage else None,
     }
-    write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
+    save_results(path, results)
     return results
+
+
+def save_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write what ``results.json`` holds. Raises ValueError, and leaves the old file, if a number is not finite."""
+    write_whole(path, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def read_results(path: Path) -> dict[str, Any]:

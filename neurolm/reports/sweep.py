@@ -12,8 +12,8 @@ from typing import Any, Literal
 from neurolm.config import UserError
 from neurolm.reports import sweep_charts
 from neurolm.reports.charts import number
-from neurolm.reports.page import page
-from neurolm.reports.results import results_notes, results_rows, write_whole
+from neurolm.reports.page import origin, results_section, write_page
+from neurolm.reports.results import write_whole
 
 SCHEMA_VERSION = 1
 
@@ -127,7 +127,7 @@ def write_report(
         "title": escape(sweep.title),
         "headline": _headline(sweep),
         "facts": _facts(sweep),
-        "results": _results(results, num_classes),
+        "results": results_section(results, num_classes),
         "curves": sweep_charts.learning_curves(sweep),
         "history": sweep_charts.history(sweep),
         "importances": _importances(sweep),
@@ -136,9 +136,9 @@ def write_report(
         "trials": _trials(sweep),
         "command": escape(sweep.command or f"python ray_jobs/train.py {path.parent / 'best.yaml'}"),
         "config": escape(best_config_yaml),
-        "origin": _origin(results),
+        "origin": origin(results),
     }
-    write_whole(path, page("sweep.html", shown))
+    write_page(path, "sweep.html", shown)
 
 
 def _headline(sweep: SweepRecord) -> str:
@@ -167,27 +167,6 @@ def _facts(sweep: SweepRecord) -> str:
     if sweep.mode == "min":
         facts["objective"] = "the smaller the better"
     return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items())
-
-
-def _results(results: Mapping[str, Any] | None, num_classes: Mapping[str, int] | None) -> str:
-    if results is None or not results["tasks"]:
-        return "<p>The best model was not evaluated.</p>"
-    rows = results_rows(results, num_classes)
-    size = ("windows", "recordings", "subjects")
-    rows = [
-        {"task": f"{row['task']} ({row['split']})", " / ".join(size): " / ".join(row[name] for name in size)}
-        | {name: value for name, value in row.items() if name not in ("task", "split", *size)}
-        for row in rows
-    ]
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in rows[0])
-    body = "".join(f"<tr>{_cells(list(row.values()))}</tr>" for row in rows)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in results_notes(results, num_classes))
-    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><ul>{notes}</ul>"
-
-
-def _cells(texts: list[str]) -> str:
-    first, *others = texts
-    return f"<th scope='row'>{escape(first)}</th>" + "".join(f"<td>{escape(text)}</td>" for text in others)
 
 
 def _importances(sweep: SweepRecord) -> str:
@@ -234,18 +213,6 @@ def _trial(sweep: SweepRecord, trial: TrialRecord, names: list[str]) -> str:
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         + "</tr>"
     )
-
-
-def _origin(results: Mapping[str, Any] | None) -> str:
-    if results is None:
-        return ""
-    names = {"config_digest": "config", "data_digest": "data", "git_commit": "commit", "seed": "seed"}
-    parts = (
-        f"{word} <code>{escape(str(results[name] if results[name] is not None else 'unknown'))}</code>"
-        for name, word in names.items()
-        if name in results
-    )
-    return "Evaluated with " + ", ".join(parts) + "."
 
 
 def _breakable(name: str) -> str:

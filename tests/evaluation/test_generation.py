@@ -67,4 +67,6 @@ def test_released_answers_are_what_was_written_and_read() -> None:
     model = answerer(task, 1)
     written = write_answer(model, group, task.prompt_ids, mask="released").ids.tolist()
     expected = [parse_answer([*task.prompt_ids, *ids], task, gpt2_bpe()) for ids in written]
-    assert released_answers(model, group, task, gpt2_bpe()).tolist() == expected
+    found = released_answers(model, group, task, gpt2_bpe())
+    assert found.classes.tolist() == expected
+    assert found.texts == [gpt2_bpe().decode(ids) for ids in written]

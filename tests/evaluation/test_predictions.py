@@ -85,6 +85,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "other.parquet")
     with pytest.raises(PredictionsError, match="schema None"):
         Predictions.load(tmp_path / "other.parquet")
+    saved = pq.read_table(_saved(tmp_path))
+    pq.write_table(saved.drop_columns(["subject", "row"]), tmp_path / "fewer.parquet")
+    with pytest.raises(PredictionsError, match="columns are missing: row, subject"):
+        Predictions.load(tmp_path / "fewer.parquet")
+    nine = saved.set_column(saved.schema.get_field_index("label_index"), "label_index", [[9] * 24])
+    pq.write_table(nine, tmp_path / "nine.parquet")
+    with pytest.raises(PredictionsError, match=r"nine\.parquet: workload: a label index is outside"):
+        Predictions.load(tmp_path / "nine.parquet")
 
 
 def _saved(tmp_path: Path) -> Path:
@@ -153,3 +161,19 @@ def test_a_missing_class_neither_crashes_nor_warns() -> None:
     assert result.auroc is None and result.balanced_accuracy == pytest.approx(3 / 4)
     one_class = score(predictions(label_index=np.ones(24, dtype=int)))
     assert one_class.auroc is None and one_class.auc_pr is None and one_class.cohen_kappa == 0.0
+
+
+def test_released_answers_are_kept_where_they_were_asked_for(tmp_path: Path) -> None:
+    answers = np.array([-1, 0, 1, 1] * 6)
+    asked = predictions(
+        released_answer=answers, released_text=np.array([" Maybe <|", " No", " Yes", " Yes"] * 6, object)
+    )
+    asked.save(tmp_path / "asked.parquet")
+    after = Predictions.load(tmp_path / "asked.parquet")
+    assert after.released_answer.tolist() == answers.tolist() and after.released_text[0] == " Maybe <|"
+    assert concatenate([after]).released_answer.tolist() == answers.tolist()
+    predictions().save(tmp_path / "plain.parquet")
+    plain = Predictions.load(tmp_path / "plain.parquet")
+    assert plain.released_answer is None and plain.released_text is None
+    with pytest.raises(ValueError, match="columns"):
+        concatenate([after, plain])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from neurolm.evaluation.released import released_metrics
+from neurolm.evaluation.released import released_metrics, released_scores
 
 
 def test_an_unreadable_binary_answer_ranks_last_and_counts_as_no() -> None:
@@ -21,5 +21,6 @@ def test_an_unreadable_answer_of_several_classes_is_the_last_class() -> None:
 
 
 def test_one_class_cannot_be_ranked() -> None:
-    with pytest.raises(ValueError, match="all labels are of one class"):
-        released_metrics(np.array([1, 1]), np.array([1, 0]), 2)
+    scores = released_scores(np.array([1, 1]), np.array([1, -1]), 2)
+    assert (scores["roc_auc"], scores["pr_auc"], scores["balanced_accuracy"]) == (None, None, 0.5)
+    assert scores["unreadable_answer_rate"] == 0.5

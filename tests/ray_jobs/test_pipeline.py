@@ -11,7 +11,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("def
 ROOT = Path(__file__).parents[2]
 RESULT_KEYS = {
     "split", "num_windows", "num_recordings", "num_subjects", "balanced_accuracy", "balanced_accuracy_ci95", "auroc",
-    "auc_pr", "cohen_kappa", "weighted_f1", "invalid_answer_rate",
+    "auc_pr", "cohen_kappa", "weighted_f1", "invalid_answer_rate", "auroc_ci95", "cohen_kappa_ci95", "weighted_f1_ci95",
+    "undefined_auroc_draws", "labels", "confusion_matrix", "recall", "calibration", "subjects", "recordings",
+    "released_protocol",
 }  # fmt: skip
 
 
@@ -46,6 +48,7 @@ def test_pipeline_from_recordings_to_results(
         assert task["split"] == "test" and task["num_subjects"] >= 1 and 0 <= task["balanced_accuracy"] <= 1
     assert results["test_openings"] == 1
     assert "1 quarantined" in capsys.readouterr().out
+    assert "demo_sleep" in (out / "evaluation.html").read_text()
     page = (out / "report.html").read_text()
     assert "optimizer.learning_rate" in page and "<svg" in page
     _check_mlflow_trials(out)

@@ -346,7 +346,7 @@ def test_a_store_that_grew_keeps_the_shards_it_had(real: Path, tmp_path: Path) -
 def test_tokens_are_never_written_over_something_else(real: Path, tmp_path: Path) -> None:
     before = content(real / "store")
     for folder, found in (
-        (real / "store", r"holds test-workload-all\.parquet"),
+        (real / "store", r"holds test-workload-00000\.parquet"),
         (real / "tokenizer" / "model", "holds manifest"),
     ):
         with pytest.raises(ConfigError, match=rf"data\.token_store: .*{found}.*, which has no EEG tokens"):

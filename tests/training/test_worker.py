@@ -23,6 +23,7 @@ from neurolm.eeg.shards import (
 )
 from neurolm.inference import predict_recording
 from neurolm.reports.evaluate import EvaluateRun, evaluate
+from neurolm.reports.rescore import rescore
 from neurolm.tracking import read_curves
 from neurolm.training import worker
 from neurolm.training.assembly import assemble
@@ -50,6 +51,17 @@ TASK_RESULTS = {
     "cohen_kappa",
     "weighted_f1",
     "invalid_answer_rate",
+    "auroc_ci95",
+    "cohen_kappa_ci95",
+    "weighted_f1_ci95",
+    "undefined_auroc_draws",
+    "labels",
+    "confusion_matrix",
+    "recall",
+    "calibration",
+    "subjects",
+    "recordings",
+    "released_protocol",
 }
 
 
@@ -331,7 +343,22 @@ def test_evaluation_writes_the_documented_results_and_counts_openings(
         low, high = task["balanced_accuracy_ci95"]
         assert 0 <= low <= task["balanced_accuracy"] <= high <= 1
         assert (tmp_path / "one" / "predictions" / f"{name}.parquet").is_file()
+        assert task["released_protocol"] is None and name in (tmp_path / "one" / "evaluation.html").read_text()
     assert count_openings(digest) == 2
+
+
+def test_the_released_protocol_stands_beside_ours_where_it_is_asked_for(
+    trained: Path, tmp_path: Path, store: Path
+) -> None:
+    values = {"out": tmp_path, "data": {"store": store}, "model": trained / "instruct" / "model"}
+    results = evaluate(build(EvaluateRun, values | {"released_protocol": True}, source="test")).results
+    for name, task in results["tasks"].items():
+        released = task["released_protocol"]
+        assert {"balanced_accuracy", "accuracy", "unreadable_answer_rate"} < released.keys()
+        assert ("roc_auc" in released) == (name == "workload") == ("cohen_kappa" not in released)
+    rescored = rescore(tmp_path)
+    assert not rescored.changes and not rescored.added
+    assert count_openings(Store.open(store).digest) == 1
 
 
 def test_an_untuned_model_is_not_evaluated_and_no_opening_is_spent(trained: Path, tmp_path: Path, store: Path) -> None:
