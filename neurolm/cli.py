@@ -1,4 +1,4 @@
-"""The `neurolm` command: check, inspect, train, tokenize, probe, predict; score, compare, report; convert weights."""
+"""The `neurolm` command: data in, training, answers, scores and reports, published weights."""
 
 import argparse
 import json
@@ -12,6 +12,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; a user's mistake is one clear message and exit code 2."""
     parser = argparse.ArgumentParser(prog="neurolm", description="EEG as a foreign language: train, check, predict.")
     commands = parser.add_subparsers(dest="command", required=True)
+
+    download = commands.add_parser("download", help="fetch an open data set, or say where to apply for another")
+    download.add_argument(
+        "name", help="workload, eegmmidb, hmc or siena; tuab, tuev, tusl, tueg and seed on application"
+    )
+    download.add_argument("folder", type=Path, help="where its files go, as they are published")
+    download.add_argument("--subjects", type=int, metavar="N", help="only the first N subjects")
+    download.add_argument("--connections", type=int, default=4, metavar="N", help="files at a time (default 4)")
+    download.add_argument(
+        "--base-url", metavar="URL", help="a mirror instead of https://physionet.org/files; also NEUROLM_PHYSIONET_URL"
+    )
 
     check = commands.add_parser("check", help="validate a config, its recordings and stores, and run one real batch")
     train = commands.add_parser("train", help="train any stage in this process, without Ray")
@@ -70,6 +81,30 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from neurolm.datasets.download import download
+    from neurolm.datasets.sources import open_set
+
+    source = open_set(options.name)
+    try:
+        done = download(
+            source,
+            options.folder,
+            base_url=options.base_url,
+            num_subjects=options.subjects,
+            connections=options.connections,
+        )
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    print(
+        f"{source.title} {source.version}: {done.fetched} files fetched, {done.replaced} replaced, "
+        f"{done.present} already there, {done.num_bytes / 1e6:.1f} MB; every SHA-256 is the published one"
+    )
+    print(f"licence {source.licence}; how to cite it: {source.page}")
+    print(f"use it: {source.use.format(folder=options.folder)}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -186,6 +221,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {
+    "download": _download,
     "check": _check,
     "train": _train,
     "tokenize": _tokenize,
