@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurolm.config import UserError
+from neurolm.eeg.mixture import MixtureConfig
 from neurolm.eeg.order import GlobalOrder, worker_slice
 from neurolm.eeg.shards import Store, StoredWindow, WindowIndex
 
@@ -34,10 +35,13 @@ class ReadingPlan:
     batch_size: int
     epochs: int
     seed: int
+    mixture: MixtureConfig | None = None
+    """How often each data set is seen; None: every window once in a training epoch."""
 
     def order(self, store: Store) -> GlobalOrder:
-        """The global order of the training windows. Raises UserError where there are none."""
-        return GlobalOrder(windows_of(store, "train", self.data_sets), batch_size=self.batch_size, seed=self.seed)
+        """The global order of the training windows. Raises UserError where there are none or the mixture is wrong."""
+        index = windows_of(store, "train", self.data_sets)
+        return GlobalOrder(index, batch_size=self.batch_size, seed=self.seed, mixture=self.mixture)
 
     def total_steps(self, order: GlobalOrder) -> int:
         """Steps of the whole run."""

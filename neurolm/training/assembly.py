@@ -94,7 +94,7 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
     data_sets = None
     if isinstance(run, InstructRun):
         data_sets = tuple(sorted({task.data_set for task in known_tasks(run.tasks)}))
-    return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed)
+    return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed, run.mixture)
 
 
 def _schedule(run: TrainingRun, total: int) -> Schedule:
