@@ -61,6 +61,10 @@ class GlobalOrder:
             self._order, self._epoch = self._epoch_order(epoch), epoch
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
+    def row_groups_at_once(self, world_size: int = 1) -> int:
+        """Row groups from which one of so many workers reads at any time: those of its lanes, some of them changing."""
+        return -(-self._lanes // world_size) + 4
+
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         rows, lane = self._whole_epoch(epoch) if self._sets is None else self._mixed_epoch(self._sets, epoch)
         batch = np.arange(len(rows)) // self.batch_size

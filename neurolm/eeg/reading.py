@@ -69,6 +69,7 @@ def read_steps(
     store: Store, order: GlobalOrder, steps: Iterable[int], rank: int = 0, world_size: int = 1
 ) -> Iterator[StepWindows]:
     """Read a worker's windows by index, step after step."""
+    store.keep_row_groups(order.row_groups_at_once(world_size))
     for step in steps:
         rows, places = step_share(order, step, rank, world_size)
         yield StepWindows(step, store.read(rows), places)

@@ -118,8 +118,11 @@ def typical_amplitude_uv(signal: NDArray[np.floating[Any]], sampling_rate_hz: fl
     num_blocks = signal.shape[1] // block
     if num_blocks == 0:
         return None
-    spread = np.array([np.median(row[: num_blocks * block].reshape(num_blocks, block).std(axis=1)) for row in signal])
-    release(signal)
+    spreads = []
+    for row in signal:
+        spreads.append(np.median(row[: num_blocks * block].reshape(num_blocks, block).std(axis=1)))
+        release(signal)
+    spread = np.array(spreads)
     spread = spread[np.isfinite(spread) & (spread > 0)]
     return float(np.median(spread)) if len(spread) else None
 

@@ -62,9 +62,7 @@ def part_schema(signal_dtype: SignalType = "float32") -> pa.Schema:
 SCHEMA: pa.Schema = shard_schema()
 
 
-def to_table(
-    windows: Sequence[StoredWindow], schema: pa.Schema, columns: Mapping[str, Sequence[Any]] | None = None
-) -> pa.Table:
+def to_table(windows: Sequence[StoredWindow], schema: pa.Schema, columns: Mapping[str, Any] | None = None) -> pa.Table:
     """One row a window; ``columns`` gives those that are not the windows' own. Arrays are copied once."""
     columns = dict(columns or {})
     for name in schema.names:
