@@ -8,6 +8,7 @@ nothing of the model, so that the processes which only read start quickly.
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,16 @@ import ray.data
 import ray.train
 
 from neurolm.eeg.reading import ReadingPlan, StepWindows, step_share
-from neurolm.eeg.shards import Store, StoredWindow
+from neurolm.eeg.shards import Store
 from neurolm.eeg.tokens import token_columns, tokens_in
+from neurolm.eeg.window_table import SignalType, WindowTable, part_schema, to_table
 
-_PLAIN_COLUMNS = ("data_set", "subject", "recording", "start_s", "label", "row")
-_STREAM_SCHEMA = {
-    "signal": pa.list_(pa.float32()),
-    "channel_indices": pa.list_(pa.int16()),
-    "data_set": pa.string(),
-    "subject": pa.string(),
-    "recording": pa.string(),
-    "start_s": pa.float64(),
-    "label": pa.string(),
-    "row": pa.int64(),
-    "place": pa.int64(),
-    "step": pa.int64(),
-}
-STEPS_PER_CHUNK = 8
-"""Steps that one row of the range stands for."""
+WINDOWS_PER_CHUNK = 512
+"""About how many windows of all workers one row of the range stands for; whole steps, and at least one."""
+MAX_BLOCKS = 64
+"""Blocks of the range: a reader's task goes through all chunks of one, giving out windows as it reads."""
+BLOCK_BYTES = 16 * 2**20
+"""Size of the blocks of windows that a reader gives out."""
 STREAM_BUFFER_BYTES = 512 * 2**20
 """How far a worker's stream may read ahead in the object store."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -48,16 +41,23 @@ class StepReader:
         store = Store.open(plan.store)
         self._source = plan.source(store)
         self._order = plan.order(store)
-        self._total = plan.total_steps(self._order)
+        self._source.keep_row_groups(self._order.row_groups_at_once(world_size))
+        self._schema = _stream_schema(store.signal_dtype)
         self._rank = rank
         self._world_size = world_size
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
-        """One table a step; its columns are the store's, with the step and the place in the global batch."""
-        for start in batch["first_step"]:
-            for step in range(start, min(start + STEPS_PER_CHUNK, self._total)):
+        """One table a step: the windows as they are stored, with the step and their places in the global batch."""
+        for start, stop in zip(batch["first_step"].tolist(), batch["stop_step"].tolist(), strict=True):
+            for step in range(start, stop):
                 rows, places = step_share(self._order, step, self._rank, self._world_size)
-                yield _to_table(step, self._source.read(rows), places)
+                own = {"place": places, "step": np.full(len(places), step)}
+                windows = self._source.views(rows)
+                table = to_table(windows, self._schema, own)
+                tokens = token_columns([window.tokens for window in windows if window.tokens is not None])
+                for name, column in tokens.items():
+                    table = table.append_column(name, column)
+                yield table
 
 
 class OrderedDataConfig(ray.train.DataConfig):
@@ -90,14 +90,18 @@ class OrderedDataConfig(ray.train.DataConfig):
             num_cpus=self._reader_cpus,
         )
         stream.context.execution_options = self._resolve_execution_options(name)
+        stream.context.target_max_block_size = BLOCK_BYTES
         return stream
 
 
-def step_chunks(run_folder: Path, total_steps: int) -> ray.data.Dataset:
+def step_chunks(run_folder: Path, total_steps: int, batch_size: int) -> ray.data.Dataset:
     """The chunks of steps still to do; Ray Train calls this at every (re)start of the workers."""
-    start = committed_step(run_folder)
-    first_steps = [{"first_step": step} for step in range(start, max(total_steps, start + 1), STEPS_PER_CHUNK)]
-    return ray.data.from_items(first_steps, override_num_blocks=len(first_steps))
+    start, size = committed_step(run_folder), max(1, WINDOWS_PER_CHUNK // batch_size)
+    chunks = [
+        {"first_step": step, "stop_step": min(step + size, total_steps)}
+        for step in range(start, max(total_steps, start + 1), size)
+    ]
+    return ray.data.from_items(chunks, override_num_blocks=min(len(chunks), MAX_BLOCKS))
 
 
 def committed_step(run_folder: Path) -> int:
@@ -109,46 +113,40 @@ def committed_step(run_folder: Path) -> int:
     return int(latest["metrics"]["step"]) if latest else 0
 
 
-def worker_steps(shard: ray.data.DataIterator, start: int) -> Iterator[StepWindows]:
-    """This worker's windows from step ``start`` on."""
-    pending: list[pa.Table] = []
-    pending_step = -1
+def worker_steps(shard: ray.data.DataIterator, start: int, stop: int) -> Iterator[StepWindows]:
+    """This worker's windows of the steps from ``start`` to before ``stop``; none where others take the whole batch."""
+    step = start
+    parts: list[StepWindows] = []
     for block in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-        steps = block.column("step").to_numpy()
-        for step in np.unique(steps):
-            part = block.filter(pa.array(steps == step))
-            if step != pending_step and pending:
-                yield from _complete(pending, pending_step, start)
-                pending = []
-            pending_step = int(step)
-            pending.append(part)
-    if pending:
-        yield from _complete(pending, pending_step, start)
+        for part in _steps_of(block):
+            while step < part.step:  # the step before it has all its windows, which the end of a block may have parted
+                yield _together(step, parts)
+                step, parts = step + 1, []
+            parts += [part] if part.step == step else []
+    while step < stop:
+        yield _together(step, parts)
+        step, parts = step + 1, []
 
 
-def _complete(parts: list[pa.Table], step: int, start: int) -> Iterator[StepWindows]:
-    if step < start:
-        return
-    rows = [row for part in parts for row in _rows(part)]
-    yield StepWindows(step, [window for window, _ in rows], np.array([place for _, place in rows], dtype=np.int64))
+def _together(step: int, parts: Sequence[StepWindows]) -> StepWindows:
+    windows = [window for part in parts for window in part.windows]
+    return StepWindows(step, windows, np.concatenate([np.empty(0, np.int64), *(part.places for part in parts)]))
 
 
-def _to_table(step: int, windows: Sequence[StoredWindow], places: np.ndarray) -> pa.Table:
-    """Windows as plain Arrow columns; signals are flattened channel by channel."""
-    columns = {name: [getattr(window, name) for window in windows] for name in _PLAIN_COLUMNS}
-    columns["signal"] = [window.signal.reshape(-1) for window in windows]
-    columns["channel_indices"] = [np.asarray(window.channel_indices, dtype=np.int16) for window in windows]
-    columns["place"] = list(places)
-    columns["step"] = [step] * len(windows)
-    plain = {name: pa.array(columns[name], kind) for name, kind in _STREAM_SCHEMA.items()}
-    return pa.table(plain | token_columns([window.tokens for window in windows if window.tokens is not None]))
+def _steps_of(block: pa.Table) -> Iterator[StepWindows]:
+    """The steps of a block, in order; signals are float32."""
+    steps, places = block.column("step").to_numpy(), block.column("place").to_numpy()
+    windows, tokens = WindowTable(block), tokens_in(block)
+    ends = [*(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(steps)]
+    for first, end in zip([0, *ends], ends, strict=False):
+        if first < end:
+            found = [windows.window(place, tokens=tokens[place]) for place in range(first, end)]
+            exact = [replace(window, signal=window.signal.astype(np.float32, copy=False)) for window in found]
+            yield StepWindows(int(steps[first]), exact, places[first:end])
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[StoredWindow, int]]:
-    columns = {name: table.column(name).to_pylist() for name in (*_PLAIN_COLUMNS, "place")}
-    signals, channels = table.column("signal"), table.column("channel_indices")
-    for number, tokens in enumerate(tokens_in(table)):
-        indices = channels[number].values.to_numpy()
-        signal = signals[number].values.to_numpy().reshape(len(indices), -1)
-        plain = {name: columns[name][number] for name in _PLAIN_COLUMNS}
-        yield StoredWindow(signal=signal, channel_indices=indices, tokens=tokens, **plain), columns["place"][number]
+def _stream_schema(signal_dtype: SignalType) -> pa.Schema:
+    schema = part_schema(signal_dtype)
+    for name in ("row", "place", "step"):
+        schema = schema.append(pa.field(name, pa.int64(), nullable=False))
+    return schema

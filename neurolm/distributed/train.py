@@ -79,7 +79,7 @@ def train(
             callbacks=callbacks or [],
             worker_runtime_env={"env_vars": _worker_environment(run)},
         ),
-        datasets={"train": functools.partial(step_chunks, storage / run.name, total_steps)},
+        datasets={"train": functools.partial(step_chunks, storage / run.name, total_steps, plan.batch_size)},
         dataset_config=OrderedDataConfig(plan, run.resources.reader_cpus),
     )
     with _ProgressFollower(run) if show_progress else _Nothing():
@@ -130,7 +130,7 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
         return DeepSpeedEngine(assembly.stage, run.optimizer, total_steps, context, run.engine, number)
 
     def make_stream(assembly: Assembly, start: int) -> Iterator[StepWindows]:
-        return worker_steps(ray.train.get_dataset_shard("train"), start)
+        return worker_steps(ray.train.get_dataset_shard("train"), start, assembly.schedule.total_steps)
 
     def checkpoint_folder(step: int) -> Path:
         folder = scratch / f"step-{step:08d}"

@@ -30,7 +30,7 @@ def typical_amplitude_uv(signal: NDArray[np.floating[Any]], sampling_rate_hz: fl
         largest = np.maximum(blocks.max(axis=1), -blocks.min(axis=1))
         if (varies := np.isfinite(spread) & (spread > _ROUNDING * largest)).any():
             typical.append(np.median(spread[varies]))
-    release(signal)
+        release(signal)
     return float(np.median(typical)) if typical else None
 
 

@@ -30,7 +30,7 @@ def continuous_pieces(
     usable = np.ones(signal.shape[1], dtype=bool)
     for row in signal:
         usable &= np.isfinite(row)
-    release(signal)
+        release(signal)
     edges = np.flatnonzero(np.diff(usable.astype(np.int8))) + 1
     cuts = {0, signal.shape[1], *edges.tolist(), *(round(break_s * sampling_rate_hz) for break_s in breaks_s)}
     ordered = sorted(cut for cut in cuts if 0 <= cut <= signal.shape[1])

@@ -116,10 +116,13 @@ def names_of(bits: int) -> list[FlagName]:
 
 def _extremes(signal: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The lowest and the highest finite value of every channel; 0 where there is none."""
-    finite = (row[np.isfinite(row)] for row in signal)
-    found = np.array([(row.min(), row.max()) if len(row) else (0.0, 0.0) for row in finite])
-    release(signal)
-    return found[:, 0], found[:, 1]
+    found = np.zeros((2, len(signal)))
+    for place, row in enumerate(signal):
+        finite = row[np.isfinite(row)]
+        if len(finite):
+            found[:, place] = finite.min(), finite.max()
+        release(signal)
+    return found[0], found[1]
 
 
 def _runs(raw: NDArray[Any], low: NDArray[Any], high: NDArray[Any], gap_run: int) -> tuple[Any, Any]:

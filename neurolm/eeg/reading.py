@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurolm.config import UserError
+from neurolm.eeg.mixture import MixtureConfig
 from neurolm.eeg.order import GlobalOrder, worker_slice
 from neurolm.eeg.shards import Store, StoredWindow, WindowIndex
 from neurolm.eeg.token_store import TokenStore
@@ -22,6 +23,14 @@ class WindowSource(Protocol):
 
     def read(self, rows: NDArray[np.int64] | Sequence[int]) -> list[StoredWindow]:
         """Windows in the order asked."""
+        ...
+
+    def views(self, rows: NDArray[np.int64] | Sequence[int]) -> list[StoredWindow]:
+        """The same, as views of decoded row groups that nobody may change."""
+        ...
+
+    def keep_row_groups(self, number: int) -> None:
+        """Make room for so many decoded row groups."""
         ...
 
 
@@ -44,6 +53,8 @@ class ReadingPlan:
     batch_size: int
     epochs: int
     seed: int
+    mixture: MixtureConfig | None = None
+    """How often each data set is seen; None: every window once in a training epoch."""
     tokens: Path | None = None
     """Folder of the EEG tokens that are read in place of the store's signals; None: signals are read."""
 
@@ -52,8 +63,9 @@ class ReadingPlan:
         return store if self.tokens is None else TokenStore.open(self.tokens, store)
 
     def order(self, store: Store) -> GlobalOrder:
-        """The global order of the training windows. Raises UserError where there are none."""
-        return GlobalOrder(windows_of(store, "train", self.data_sets), batch_size=self.batch_size, seed=self.seed)
+        """The global order of the training windows. Raises UserError where there are none or the mixture is wrong."""
+        index = windows_of(store, "train", self.data_sets)
+        return GlobalOrder(index, batch_size=self.batch_size, seed=self.seed, mixture=self.mixture)
 
     def total_steps(self, order: GlobalOrder) -> int:
         """Steps of the whole run."""
@@ -81,6 +93,7 @@ def read_steps(
     source: WindowSource, order: GlobalOrder, steps: Iterable[int], rank: int = 0, world_size: int = 1
 ) -> Iterator[StepWindows]:
     """Read a worker's windows by index, step after step."""
+    source.keep_row_groups(order.row_groups_at_once(world_size))
     for step in steps:
         rows, places = step_share(order, step, rank, world_size)
         yield StepWindows(step, source.read(rows), places)

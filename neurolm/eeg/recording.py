@@ -155,7 +155,7 @@ def _mark_gaps(recording: Recording, records: Records | None) -> Recording:
     for row in signal:
         if not (is_finite := np.isfinite(row)).all():
             row[~is_finite] = np.nan
-    release(signal)
+        release(signal)
     annotations, breaks_s = recording.annotations, set[float]()
     if records is not None and len(records.breaks):
         breaks_s |= set((records.breaks * records.duration_s).tolist())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neurolm.eeg.manifest import Manifest, ManifestError, ManifestMissing, read_manifest, write_manifest
 from neurolm.eeg.sealing import SealedSplitError, TestOpening, count_openings, open_test_split
 from neurolm.eeg.shard_writer import ROW_GROUP_BYTES, SPLITS, ShardWriter, combine_digests, split_of, window_digest
-from neurolm.eeg.window_table import SCHEMA, StoredWindow, WindowTable, shard_schema
+from neurolm.eeg.window_table import SCHEMA, SignalType, StoredWindow, WindowTable, shard_schema
 
 __all__ = [
     "ROW_GROUP_BYTES", "SCHEMA", "SPLITS", "Manifest", "ManifestError", "ManifestMissing", "SealedSplitError",
@@ -73,9 +73,15 @@ class Store:
         self._cache: OrderedDict[int, WindowTable] = OrderedDict()
         self._files = sorted(manifest.files, key=lambda file: str(file["name"]))
         groups: list[tuple[int, int, int]] = []  # file, row group in the file, number of rows
+        self._largest_group_bytes = 0
+        self.signal_dtype: SignalType = "float32"
         for number, file in enumerate(self._files):
             metadata = self._metadata(file)
-            groups += [(number, group, metadata.row_group(group).num_rows) for group in range(metadata.num_row_groups)]
+            for group in range(metadata.num_row_groups):
+                groups.append((number, group, metadata.row_group(group).num_rows))
+                self._largest_group_bytes = max(self._largest_group_bytes, metadata.row_group(group).total_byte_size)
+            if schema_of(metadata) == shard_schema("float16"):
+                self.signal_dtype = "float16"
         self._groups = groups
         self._first_rows = np.cumsum([0, *(num_rows for _, _, num_rows in groups)], dtype=np.int64)
 
@@ -118,7 +124,15 @@ class Store:
         return index if data_sets is None else index.take(np.isin(index.data_set.astype(str), list(data_sets)))
 
     def read(self, rows: NDArray[np.int64] | Sequence[int]) -> list[StoredWindow]:
-        """Windows by row number, in the order asked. Raises SealedSplitError, IndexError."""
+        """Windows in float32 by row number, in the order asked. Raises SealedSplitError, IndexError."""
+        return [
+            # Copies free the row group and may be changed.
+            replace(view, signal=view.signal.astype(np.float32), channel_indices=np.array(view.channel_indices))
+            for view in self.views(rows)
+        ]
+
+    def views(self, rows: NDArray[np.int64] | Sequence[int]) -> list[StoredWindow]:
+        """The same as they are stored, as views of decoded row groups: nothing is copied, nothing may be changed."""
         wanted = np.asarray(rows, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"{self.path}: rows {wanted.min()} to {wanted.max()} of a store of {len(self)} windows")
@@ -130,11 +144,12 @@ class Store:
             table = self._row_group(int(group))
             for place in np.flatnonzero(groups == group):
                 row = int(wanted[place])
-                window = table.window(row - int(self._first_rows[group]), row=row)
-                # A copy frees the row group and may be changed.
-                signal = window.signal.astype(np.float32)
-                windows[place] = replace(window, signal=signal, channel_indices=np.array(window.channel_indices))
+                windows[place] = table.window(row - int(self._first_rows[group]), row=row)
         return [window for window in windows if window is not None]
+
+    def keep_row_groups(self, number: int) -> None:
+        """Make room for so many decoded row groups, however large they are."""
+        self._cache_bytes = max(self._cache_bytes, number * self._largest_group_bytes)
 
     def _refuse_sealed(self, split: str) -> None:
         if split == _SEALED and self._opening is None:
@@ -186,6 +201,11 @@ class Store:
         return self._cache[group]
 
 
+def schema_of(metadata: Any) -> pa.Schema:
+    """The columns of a Parquet file."""
+    return metadata.schema.to_arrow_schema().remove_metadata()
+
+
 def refuse_foreign_columns(path: Path, metadata: Any) -> None:
     """Raise ManifestError where a shard holds anything but the columns of `window_table`, before any of it is decoded.
 
@@ -194,7 +214,7 @@ def refuse_foreign_columns(path: Path, metadata: Any) -> None:
     described = base64.b64decode((metadata.metadata or {}).get(b"ARROW:schema", b""))
     if b"ARROW:extension:name" in described:
         raise ManifestError(f"{path}: a column has an extension type of another library; make the store again")
-    schema = metadata.schema.to_arrow_schema().remove_metadata()
+    schema = schema_of(metadata)
     if schema not in (shard_schema("float32"), shard_schema("float16")):
         expected = ", ".join(f"{field.name} ({field.type})" for field in SCHEMA)
         found = ", ".join(f"{field.name} ({field.type})" for field in schema)

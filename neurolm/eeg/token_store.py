@@ -99,6 +99,7 @@ class TokenStore:
         self.path = path
         self.manifest = manifest
         self._cache_bytes = cache_bytes
+        self._num_kept = 1
         self._cache: OrderedDict[int, list[StoredWindow]] = OrderedDict()
         self._groups: list[tuple[str, int]] = []  # shard, row group in it
         ranges: list[tuple[int, int]] = []  # first row and the one after the last, in the source store
@@ -154,6 +155,14 @@ class TokenStore:
                 windows[place] = decoded[int(wanted[place] - self._ranges[group, 0])]
         return [window for window in windows if window is not None]
 
+    def views(self, rows: NDArray[np.int64] | Sequence[int]) -> list[StoredWindow]:
+        """The same; tokens are views in any case."""
+        return self.read(rows)
+
+    def keep_row_groups(self, number: int) -> None:
+        """Make room for so many decoded row groups, however large they are."""
+        self._num_kept = max(self._num_kept, number)
+
     def _row_group_sizes(self, name: str, expected: int) -> list[int]:
         path = self.path / name
         try:
@@ -174,7 +183,7 @@ class TokenStore:
         with pq.ParquetFile(self.path / name) as parquet:
             windows = _windows(parquet.read_row_group(number), int(self._ranges[group, 0]))
         self._cache[group] = windows
-        while len(self._cache) > 1 and sum(map(_num_bytes, self._cache.values())) > self._cache_bytes:
+        while len(self._cache) > self._num_kept and sum(map(_num_bytes, self._cache.values())) > self._cache_bytes:
             self._cache.popitem(last=False)
         return windows
 

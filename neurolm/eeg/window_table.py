@@ -69,9 +69,7 @@ def part_schema(signal_dtype: SignalType = "float32") -> pa.Schema:
 SCHEMA: pa.Schema = shard_schema()
 
 
-def to_table(
-    windows: Sequence[StoredWindow], schema: pa.Schema, columns: Mapping[str, Sequence[Any]] | None = None
-) -> pa.Table:
+def to_table(windows: Sequence[StoredWindow], schema: pa.Schema, columns: Mapping[str, Any] | None = None) -> pa.Table:
     """One row a window; ``columns`` gives those that are not the windows' own. Arrays are copied once."""
     columns = dict(columns or {})
     for name in schema.names:
@@ -119,7 +117,7 @@ class WindowTable:
     def window(self, place: int, **changes: Any) -> StoredWindow:
         """The window in a row of the table; ``changes`` replace some of its fields."""
         arrays = {name: values[offsets[place] : offsets[place + 1]] for name, (values, offsets) in self._lists.items()}
-        arrays["signal"] = arrays["signal"].reshape(-1, self._num_times[place])
+        arrays["signal"] = arrays["signal"].reshape(len(arrays["channel_indices"]), -1)
         if not len(arrays.get("quality", ())):
             arrays.pop("quality", None)  # a list that is null
         plain = {name: values[place] for name, values in self._plain.items()}

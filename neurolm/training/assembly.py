@@ -109,7 +109,9 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
     data_sets = None
     if isinstance(run, InstructRun):
         data_sets = tuple(sorted({task.data_set for task in chosen_tasks(run.tasks, run.own_tasks)}))
-    return ReadingPlan(run.training_store, data_sets, run.batch.size, run.epochs, run.seed, run.training_tokens)
+    return ReadingPlan(
+        run.training_store, data_sets, run.batch.size, run.epochs, run.seed, run.mixture, run.training_tokens
+    )
 
 
 def _schedule(run: TrainingRun, total: int) -> Schedule:

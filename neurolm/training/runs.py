@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from neurolm.config import ConfigError, Location, as_dict, build, config, digest, override, read
 from neurolm.datasets.ingest import Step
+from neurolm.eeg.mixture import MixtureConfig
 from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.lora import LoraConfig
@@ -49,6 +50,8 @@ class TrainingRun(Step):
     """Passes over the training windows."""
     batch: BatchConfig
     """Sizes of one step."""
+    mixture: MixtureConfig = Field(default_factory=MixtureConfig)
+    """How often each data set is seen."""
     optimizer: OptimizerConfig
     """AdamW and its schedule."""
     engine: EngineConfig = Field(default_factory=TorchEngineConfig)

@@ -8,7 +8,6 @@ import pytest
 
 from neurolm.distributed.stream import (
     SNAPSHOT,
-    STEPS_PER_CHUNK,
     OrderedDataConfig,
     committed_step,
     step_chunks,
@@ -29,33 +28,44 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> ReadingPlan:
 
 def rows_by_step(plan: ReadingPlan, run_folder: Path, world_size: int, total_steps: int) -> dict[int, list[int]]:
     """Rows of every step in the order of places, put together from the streams of all workers."""
-    chunks = step_chunks(run_folder, total_steps)
+    chunks = step_chunks(run_folder, total_steps, plan.batch_size)
     iterators = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, world_size)
     placed: dict[int, dict[int, int]] = {}
     for streams in iterators:
-        for part in worker_steps(streams["train"], committed_step(run_folder)):
+        parts = list(worker_steps(streams["train"], committed_step(run_folder), total_steps))
+        assert [part.step for part in parts] == list(range(committed_step(run_folder), total_steps))
+        for part in parts:
             for place, window in zip(part.places.tolist(), part.windows, strict=True):
                 assert place not in placed.setdefault(part.step, {})
                 placed[part.step][place] = window.row
     return {step: [rows[place] for place in sorted(rows)] for step, rows in placed.items()}
 
 
-def test_window_ids_are_equal_for_1_2_and_3_workers(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks, blocks of the range and blocks of windows, some of which end within a step."""
+    monkeypatch.setattr("neurolm.distributed.stream.WINDOWS_PER_CHUNK", 12)
+    monkeypatch.setattr("neurolm.distributed.stream.MAX_BLOCKS", 2)
+    monkeypatch.setattr("neurolm.distributed.stream.BLOCK_BYTES", 40_000)
+
+
+def test_window_ids_are_equal_for_1_2_4_and_8_workers(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
     store = Store.open(plan.store)
     order = plan.order(store)
     total = plan.total_steps(order)
     expected = {step: order.batch(step).tolist() for step in range(total)}
     assert total == 12
-    for world_size in (1, 2, 3):
+    for world_size in (1, 2, 4, 8):
         assert rows_by_step(plan, tmp_path, world_size, total) == expected
 
 
 def test_stream_carries_the_signals_of_the_store(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
     store = Store.open(plan.store)
     order = plan.order(store)
-    (stream,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": step_chunks(tmp_path, STEPS_PER_CHUNK)}, 1)
-    read = list(read_steps(store, order, range(STEPS_PER_CHUNK)))
-    for streamed, indexed in zip(worker_steps(stream["train"], 0), read, strict=True):
+    chunks = step_chunks(tmp_path, 8, plan.batch_size)
+    (stream,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, 1)
+    read = list(read_steps(store, order, range(8)))
+    for streamed, indexed in zip(worker_steps(stream["train"], 0, 8), read, strict=True):
         for one, other in zip(streamed.windows, indexed.windows, strict=True):
             np.testing.assert_array_equal(one.signal, other.signal)
             np.testing.assert_array_equal(one.channel_indices, other.channel_indices)

@@ -89,12 +89,12 @@ def test_ray_writes_and_streams_the_tokens_of_one_process(tmp_path: Path, ray_cl
     plan = dataclasses.replace(signals, tokens=tmp_path / "ray")
     order = signals.order(store)
     for world_size in (1, 2, 3):
-        chunks = step_chunks(tmp_path / "run", plan.total_steps(order))
+        chunks = step_chunks(tmp_path / "run", plan.total_steps(order), batch_size=6)
         iterators = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, world_size)
         rows: dict[int, dict[int, int]] = {}
         for rank, streams in enumerate(iterators):
             read = read_steps(TokenStore.open(tmp_path / "local", store), order, range(8), rank, world_size)
-            for part, direct in zip(worker_steps(streams["train"], 0), read, strict=True):
+            for part, direct in zip(worker_steps(streams["train"], 0, 8), read, strict=True):
                 assert part.step == direct.step
                 np.testing.assert_array_equal(part.places, direct.places)
                 for one, other in zip(part.windows, direct.windows, strict=True):

@@ -1,0 +1,84 @@
+"""A day of 64 channels becomes a shard in less memory than it takes on disk."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from neurolm.datasets.dataset import SourceFile
+from neurolm.datasets.motor_imagery import MotorImagery
+from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
+from tests.eeg.edf import write_long_edf
+
+_PROGRAM = """
+import sys, resource
+from pathlib import Path
+from neurolm.datasets.ingest import run_locally, write_store
+from neurolm.datasets.dataset import SourceFile
+from neurolm.datasets.motor_imagery import MotorImagery
+from neurolm.datasets.plan import ShardPlan
+from neurolm.eeg.preprocessing import PreprocessingConfig
+
+path, store, dtype = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+source = SourceFile(path, path.name, "S001")
+shard = store / "train-motor_imagery-all.parquet"
+plan = ShardPlan(shard, "train", "motor_imagery", MotorImagery(), (source,), PreprocessingConfig(), b"k" * 32, dtype)
+manifest = write_store([plan], store, run_locally)
+assert not manifest.quarantined, manifest.quarantined
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak_mib(path: Path, store: Path, signal_dtype: str) -> int:
+    """Peak resident memory of the process that makes a store of one recording; its scratch files lie beside it."""
+    result = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(path), str(store), signal_dtype],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(store.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return int(result.stdout.split()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("sampling_rate_hz", [256])
+def test_a_day_of_64_channels_takes_less_than_2_gib(tmp_path: Path, sampling_rate_hz: int) -> None:
+    if shutil.disk_usage(tmp_path).free < 35 * 2**30:
+        pytest.skip("needs 35 GiB of disk")
+    names = MotorImagery().channels
+    path = write_long_edf(tmp_path / "S001R01.edf", names, duration_s=86_400, sampling_rate_hz=sampling_rate_hz)
+    peak = peak_mib(path, tmp_path / "store", "float32")
+    print(f"{path.stat().st_size / 2**30:.2f} GiB of EDF: peak {peak} MiB")
+    metadata = pq.read_metadata(tmp_path / "store" / "train-motor_imagery-all.parquet")
+    assert metadata.num_rows == 86_400 // 16
+    assert all(
+        16 <= metadata.row_group(group).total_byte_size / 2**20 <= 64 for group in range(metadata.num_row_groups)
+    )
+    assert peak < 2048
+    shutil.rmtree(tmp_path)
+
+
+def test_long_and_short_ways_give_the_same_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = MotorImagery().channels
+    path = write_long_edf(tmp_path / "S001R01.edf", names, duration_s=100, sampling_rate_hz=160)
+    dataset = MotorImagery()
+    source = SourceFile(path, path.name, "S001")
+
+    def windows() -> list[np.ndarray]:
+        recording = preprocess(dataset.read(source), PreprocessingConfig(), dataset.mains_hz)
+        return [window.signal for window in dataset.windows(source, recording)[0]]
+
+    whole = windows()
+    monkeypatch.setattr("neurolm.eeg.scratch.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("neurolm.eeg.containers.PIECE_BYTES", 100_000)
+    monkeypatch.setattr("neurolm.eeg.preprocessing.GROUP_BYTES", 1)
+    for one, other in zip(whole, windows(), strict=True):
+        np.testing.assert_array_equal(one, other)
