@@ -1,9 +1,9 @@
 """From folders of recordings to a sharded store: what a Ray job runs on many nodes and one process runs alone.
 
 A store is planned first (which recordings go to which shard, a function of the files alone). Then every recording is
-read, preprocessed and cut on its own (`make_part`), shards are put together from these parts (`assemble`), and last the
-manifest is put beside them. Killed anywhere and run again, it goes on where it was and ends with the same bytes; with
-recordings added, it reads these alone and writes the shards anew that change.
+read, preprocessed and cut on its own (`jobs.make_part`), shards are put together from these parts (`jobs.assemble`),
+and last the manifest is put beside them. Killed anywhere and run again, it goes on where it was and ends with the same
+bytes; with recordings added, it reads these alone and writes the shards anew that change.
 
 A broken recording never stops a run: it is quarantined under its keyed id with the reason, counted, and tried again by
 the next run.
@@ -11,23 +11,17 @@ the next run.
 
 import contextlib
 import dataclasses
-import errno
-import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
-
-from neurolm.config import ConfigError, UserError
-from neurolm.datasets.accounting import RecordingAccount, ShardAccount, manifest_of, refuse_shared_subjects
+from neurolm.config import ConfigError
+from neurolm.datasets.accounting import ShardAccount, manifest_of, refuse_shared_subjects
 from neurolm.datasets.data_config import DataConfig, DataSetConfig, PrivacyConfig, Step
-from neurolm.datasets.dataset import DataSetError, SourceFile
-from neurolm.datasets.ledger import STORED, Entry, label_name
-from neurolm.datasets.parts import ACCOUNTS, Parts, PartWriter, Place, account_path, write_account
+from neurolm.datasets.jobs import RecordingJob, ShardJob, assemble, make_part
+from neurolm.datasets.parts import ACCOUNTS, Parts, Place
 from neurolm.datasets.plan import (
     Origins,
     ShardPlan,
@@ -39,23 +33,10 @@ from neurolm.datasets.plan import (
     plan_pretraining,
 )
 from neurolm.datasets.published_counts import compare_with_published
-from neurolm.eeg.channels import known_name
-from neurolm.eeg.fingerprint import fingerprint
-from neurolm.eeg.fingerprint_files import (
-    RecordingFingerprint,
-    fingerprints_beside,
-    move_fingerprints,
-    write_fingerprints,
-)
+from neurolm.eeg.fingerprint_files import fingerprints_beside
 from neurolm.eeg.manifest import MANIFEST
-from neurolm.eeg.preprocessing import preprocess
-from neurolm.eeg.privacy import foreign_words, recording_called, told
 from neurolm.eeg.privacy_proof import prove_private
-from neurolm.eeg.quality import judge, rejection
-from neurolm.eeg.recording import Recording
-from neurolm.eeg.scratch import release
-from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, write_manifest
-from neurolm.eeg.windows import Window, unusable
+from neurolm.eeg.shards import Manifest, write_manifest
 
 __all__ = [
     "DataConfig", "DataSetConfig", "PrivacyConfig", "RecordingJob", "ShardAccount", "ShardJob", "ShardPlan", "Step",
@@ -78,29 +59,6 @@ class Run(Protocol):
 
     def __call__(self, function: Callable[[Item], Result], items: Sequence[Item], /) -> Iterable[Result]:
         """The function's results."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordingJob:
-    """One recording, to be made into a part on any node."""
-
-    plan: ShardPlan
-    """Without its sources."""
-    source: SourceFile
-    origin: str
-    folder: Path
-    """Where parts are put."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardJob:
-    """One shard, to be put together on any node."""
-
-    plan: ShardPlan
-    places: tuple[Place, ...]
-    """Its recordings, in order."""
-    folder: Path
-    """Where it is written before it appears in the store."""
 
 
 def write_store(plans: Sequence[ShardPlan], store: Path, run: Run) -> Manifest:
@@ -139,73 +97,6 @@ def write_store(plans: Sequence[ShardPlan], store: Path, run: Run) -> Manifest:
 def run_locally(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterable[Result]:
     """The map of one process."""
     return map(function, items)
-
-
-def make_part(job: RecordingJob) -> None:
-    """Read, preprocess and cut a recording, and write its windows and its account."""
-    plan, source = job.plan, job.source
-    account = RecordingAccount(plan.recording_id(source), plan.subject_id(source), job.origin)
-    writer, entry = PartWriter(job.folder, account, plan.signal_dtype), Entry(account.subject)
-    try:
-        with recording_called(account.recording):
-            original = plan.layout.read(source)
-            entry.duration_s = original.duration_s
-            recording = preprocess(original, plan.preprocessing, plan.layout.mains_hz)
-            windows, dropped = plan.layout.windows(source, recording)
-            _refuse_undeclared_labels(plan, windows)
-    except (ValueError, OSError, RuntimeError) as error:
-        if _is_machines(error):
-            raise
-        account.quarantined = reason_of(source, error, account.recording)
-    else:
-        for why, number in dropped.items():
-            entry.not_cut[told(why)] += number
-        # A channel's own name may be anything that somebody typed; only the vocabulary's are written down.
-        left_out = (known_name(name) or "not in the vocabulary" for name in recording.left_out)
-        account.channels_left_out = dict(Counter(left_out))
-        writer.write(_stored(plan, account, original, recording, windows, entry))
-        account.dropped, account.num_windows = dict(entry.dropped), len(entry.spans.get(STORED, ()))
-        if account.num_windows:
-            account.hours = entry.duration_s / 3600
-            landmarks = fingerprint(recording).within(entry.spans[STORED])
-            writer.write_fingerprint(RecordingFingerprint(plan.data_set, account.subject, account.recording, landmarks))
-        else:
-            reasons = ", ".join(f"{why}: {number}" for why, number in sorted(entry.dropped.items())) or "none was cut"
-            account.quarantined = f"RecordingError: no window of it can be stored ({reasons})"
-    account.ledger.add(entry, is_quarantined=account.quarantined is not None)
-    writer.close()
-
-
-def assemble(job: ShardJob) -> ShardAccount:
-    """Write a shard from its parts, then its account; the parts are removed."""
-    written = job.folder / job.plan.path.name
-    with ShardWriter(written, signal_dtype=job.plan.signal_dtype) as writer:
-        for place in job.places:
-            writer.write(place.windows())
-    fingerprints = write_fingerprints(
-        written, [place.fingerprint() for place in job.places if place.account.num_windows]
-    )
-    with written.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    account = ShardAccount(
-        name=job.plan.path.name,
-        split=job.plan.split,
-        data_set=job.plan.data_set,
-        sha256=sha256,
-        num_bytes=written.stat().st_size,
-        parts=[place.account for place in job.places],
-        fingerprints_sha256=fingerprints,
-        digests=writer.digests,
-    )
-    move_fingerprints(written, job.plan.path)
-    written.replace(job.plan.path)
-    write_account(account_path(job.plan.path.parent, account.name), account, job.folder)
-    for place in job.places:
-        if place.file.suffix == ".arrow":
-            place.file.with_suffix(".json").unlink(missing_ok=True)
-            fingerprints_beside(place.file).unlink(missing_ok=True)
-            place.file.unlink(missing_ok=True)
-    return account
 
 
 def _write_shards(shards: Sequence[tuple[ShardPlan, list[RecordingJob]]], parts: Parts, run: Run) -> None:
@@ -260,44 +151,6 @@ def _waves(plans: Sequence[ShardPlan], origins: Origins) -> Iterator[list[ShardP
         yield wave
 
 
-def _stored(
-    plan: ShardPlan,
-    account: RecordingAccount,
-    original: Recording,
-    recording: Recording,
-    windows: Sequence[Window],
-    entry: Entry,
-) -> Iterator[StoredWindow]:
-    """The windows that can be trained on, as they are stored; all are entered, with their quality or their reason."""
-    labels: Counter[str] = Counter()
-    rate_hz = recording.sampling_rate_hz
-    judged = judge(original, windows, plan.quality, window_rate_hz=rate_hz, mains_hz=plan.layout.mains_hz)
-    for window, flags in zip(windows, judged, strict=True):
-        with np.errstate(over="ignore"):
-            signal = window.signal.astype(plan.signal_dtype)
-        release(recording.signal)
-        release(original.signal)
-        too_large = None if np.isfinite(signal).all() else f"too large for {plan.signal_dtype}"
-        reason = unusable(window) or too_large or rejection(flags, plan.quality)
-        entry.cut(window.label, window.start_s, signal.shape[1] / rate_hz, reason)
-        if reason is not None:
-            continue
-        entry.channels = window.channel_indices
-        entry.flags.append(flags)
-        labels[label_name(window.label)] += 1
-        yield StoredWindow(
-            signal=signal,
-            channel_indices=window.channel_indices,
-            data_set=plan.data_set,
-            subject=account.subject,
-            recording=account.recording,
-            start_s=window.start_s,
-            label=window.label,
-            quality=flags,
-        )
-    account.windows_by_label = dict(labels)
-
-
 def _take_down(store: Path, folder: Path) -> None:
     """Put the manifest away: from here on the store is not what it says."""
     if (store / MANIFEST).exists():
@@ -314,33 +167,6 @@ def _finish(store: Path, manifest: Manifest, parts: Parts) -> None:
     prove_private(store)
     write_manifest(store, manifest)
     parts.remove()
-
-
-def _is_machines(error: Exception) -> bool:
-    """Whether a failure says something about this machine, and nothing about the recording."""
-    machine = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-    return any(isinstance(each, OSError) and each.errno in machine for each in (error, error.__cause__))
-
-
-def _refuse_undeclared_labels(plan: ShardPlan, windows: Iterable[Window]) -> None:
-    if {window.label for window in windows} - {None, *plan.layout.labels}:
-        declared = ", ".join(plan.layout.labels) or "none"
-        raise DataSetError(f"a label that {plan.layout.title} does not declare; declared: {declared}")
-
-
-def reason_of(source: SourceFile, error: Exception, instead: str) -> str:
-    """Why a recording could not be used, in words that may be kept: nothing of its path, header or annotations.
-
-    Our own errors say what was expected; of others only the kind is told, because their texts quote whatever they met.
-    """
-    if not isinstance(error, UserError):
-        return foreign_words(error)
-    path = source.path
-    names = [str(path), str(path.resolve()), str(path.parent), path.name, path.stem, *Path(source.recording).parts]
-    message = str(error)
-    if error.__cause__ is not None:
-        message = message.replace(str(error.__cause__).strip().split("\n")[0], foreign_words(error.__cause__))
-    return f"{type(error).__name__}: {told(message, [*names, source.recording], instead)}"
 
 
 def _write_private_map(plans: Sequence[ShardPlan], folder: Path) -> None:

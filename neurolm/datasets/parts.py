@@ -181,7 +181,7 @@ def _groups(windows: Iterable[StoredWindow]) -> Iterator[list[StoredWindow]]:
 def _batches(file: Path) -> Iterator[Any]:
     """Rows of a part or a retired shard, a row group at a time."""
     if file.suffix == ".arrow":
-        with pa.memory_map(str(file)) as source, pa.ipc.open_file(source) as arrow:
+        with pa.OSFile(str(file)) as source, pa.ipc.open_file(source) as arrow:
             for number in range(arrow.num_record_batches):
                 yield arrow.get_batch(number)
         return

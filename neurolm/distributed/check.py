@@ -18,10 +18,10 @@ from neurolm.datasets.ingest import (
     Step,
     plan_downstream,
     plan_pretraining,
-    reason_of,
     run_locally,
     write_store,
 )
+from neurolm.datasets.jobs import reason_of
 from neurolm.distributed.pipeline import read_pipeline
 from neurolm.distributed.sweep_config import TuneRun, check_space
 from neurolm.eeg.preprocessing import preprocess

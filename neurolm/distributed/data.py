@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray.data
+from ray import cloudpickle
 
 from neurolm.datasets.ingest import DataConfig, plan_downstream, plan_pretraining, write_store
 from neurolm.eeg.shards import Manifest
@@ -34,7 +35,7 @@ def run_on_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Ite
     def call(row: dict[str, Any]) -> dict[str, bytes]:
         return {"result": pickle.dumps(function(pickle.loads(row["item"])))}
 
-    rows = [{"item": pickle.dumps(item)} for item in items]
+    rows = [{"item": cloudpickle.dumps(item)} for item in items]
     results = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(call, num_cpus=1)
     for row in results.iter_rows():
         yield pickle.loads(row["result"])

@@ -1,6 +1,5 @@
 """Stores: a folder of shards and a manifest that is written last; here they are read, by global row number."""
 
-import base64
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from neurolm.eeg.manifest import Manifest, ManifestError, ManifestMissing, read_manifest, write_manifest
+from neurolm.eeg.schema_checks import refuse_extension_types, refuse_other_columns, schema_of
 from neurolm.eeg.sealing import SealedSplitError, TestOpening, count_openings, open_test_split
 from neurolm.eeg.shard_writer import ROW_GROUP_BYTES, SPLITS, ShardWriter, combine_digests, split_of, window_digest
 from neurolm.eeg.window_table import SCHEMA, SignalType, StoredWindow, WindowTable, shard_schema
@@ -162,10 +162,11 @@ class Store:
         if split_of(path) != file["split"]:
             raise ManifestError(f"{path}: the manifest says split {file['split']!r}; make the store again")
         try:
+            refuse_extension_types(path)
             metadata = pq.read_metadata(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise ManifestError(f"{path}: this shard cannot be read ({error}); make the store again") from None
-        refuse_foreign_columns(path, metadata)
+        refuse_other_columns(path, metadata)
         if metadata.num_rows != file["num_windows"]:
             raise ManifestError(
                 f"{path}: {metadata.num_rows} windows, the manifest says {file['num_windows']}; make the store again"
@@ -199,26 +200,6 @@ class Store:
         while len(self._cache) > 1 and sum(table.nbytes for table in self._cache.values()) > self._cache_bytes:
             self._cache.popitem(last=False)
         return self._cache[group]
-
-
-def schema_of(metadata: Any) -> pa.Schema:
-    """The columns of a Parquet file."""
-    return metadata.schema.to_arrow_schema().remove_metadata()
-
-
-def refuse_foreign_columns(path: Path, metadata: Any) -> None:
-    """Raise ManifestError where a shard holds anything but the columns of `window_table`, before any of it is decoded.
-
-    Types that another library adds to Arrow are refused unread: whoever registers one decides what loading it runs.
-    """
-    described = base64.b64decode((metadata.metadata or {}).get(b"ARROW:schema", b""))
-    if b"ARROW:extension:name" in described:
-        raise ManifestError(f"{path}: a column has an extension type of another library; make the store again")
-    schema = schema_of(metadata)
-    if schema not in (shard_schema("float32"), shard_schema("float16")):
-        expected = ", ".join(f"{field.name} ({field.type})" for field in SCHEMA)
-        found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise ManifestError(f"{path}: found the columns {found}; expected {expected}; make the store again")
 
 
 def _no_windows() -> dict[str, NDArray[Any]]:

@@ -56,7 +56,7 @@ def as_float32(recording: Recording, *settings: object) -> Recording:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAYOUTS, "fake", Fake())
-    monkeypatch.setattr("neurolm.datasets.ingest.preprocess", as_float32)
+    monkeypatch.setattr("neurolm.datasets.jobs.preprocess", as_float32)
     monkeypatch.setattr("neurolm.datasets.plan.SHARD_SOURCE_BYTES", 9)
     monkeypatch.setattr("neurolm.datasets.parts.ROW_GROUP_BYTES", 7000)  # 3,200 bytes are a window, 4 a recording
     READ.clear()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -141,6 +142,97 @@ def test_parquet_alone_can_read_a_shard(tmp_path: Path) -> None:
     signal = np.array(row["signal"], dtype=np.float32).reshape(-1, row["num_times"])
     np.testing.assert_array_equal(signal, window(1).signal)
     assert row["window_digest"] == window_digest(window(1), "train")
+
+
+def test_the_five_lines_of_the_readme(tmp_path: Path) -> None:
+    write_store(tmp_path, {"train-a.parquet": [window(1), window(2)]})
+    table = pq.read_table(tmp_path / "train-a.parquet")
+    row = table.slice(0, 1)
+    signal = row["signal"].combine_chunks().flatten().to_numpy().reshape(-1, row["num_times"][0].as_py())
+    np.testing.assert_array_equal(signal, window(1).signal)
+    assert row["split"][0].as_py() == "train"
+
+
+def test_row_groups_are_full_and_the_last_takes_the_rest(tmp_path: Path) -> None:
+    for number in (1, 2, 3, 5, 6, 7, 9):  # three windows fill a row group
+        with ShardWriter(tmp_path / "train-a.parquet", 10_000) as writer:
+            writer.write(window(seed) for seed in range(number))
+        metadata = pq.read_metadata(tmp_path / "train-a.parquet")
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        assert sum(sizes) == number
+        assert sizes == [number] if number < 6 else all(3 <= size < 6 for size in sizes)
+
+
+def test_float16_is_kept_in_half_the_bytes_and_read_as_float32(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "train-a.parquet", signal_dtype="float16") as writer:
+        writer.write([window(1)])
+    rounded = window(1).signal.astype(np.float16)
+    assert writer.digests == [window_digest(window(1, signal=rounded.astype(np.float32)), "train")]
+    file = {"name": "train-a.parquet", "split": "train", "num_windows": 1, "sha256": ""}
+    write_manifest(tmp_path, Manifest(data_digest="", files=[file], counts={}))
+    store = Store.open(tmp_path)
+    assert store.signal_dtype == "float16"
+    (view,), (copy,) = store.views([0]), store.read([0])
+    assert view.signal.dtype == np.float16
+    assert copy.signal.dtype == np.float32
+    np.testing.assert_array_equal(view.signal, rounded)
+    np.testing.assert_array_equal(copy.signal, rounded)
+
+
+def replace_shard(folder: Path, table: pa.Table) -> Path:
+    """A store whose only shard was written by somebody else."""
+    path = write_store(folder, {"train-a.parquet": [window(1)]})
+    pq.write_table(table, path / "train-a.parquet")
+    return path
+
+
+def test_other_columns_are_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, {"train-a.parquet": [window(1)]})
+    table = pq.read_table(tmp_path / "train-a.parquet")
+    for changed in (table.drop_columns(["split"]), table.append_column("extra", [["x"]])):
+        with pytest.raises(ManifestError, match=r"found the columns signal .*; expected signal .*make the store again"):
+            Store.open(replace_shard(tmp_path, changed))
+
+
+class Foreign(pa.ExtensionType):
+    """A type of another library, which tells when it is loaded."""
+
+    loaded = 0
+
+    def __init__(self) -> None:
+        super().__init__(pa.string(), "tests.foreign")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> "Foreign":
+        Foreign.loaded += 1
+        return cls()
+
+
+def test_extension_types_are_refused_before_they_are_loaded(tmp_path: Path) -> None:
+    write_store(tmp_path, {"train-a.parquet": [window(1)]})
+    table = pq.read_table(tmp_path / "train-a.parquet")
+    labels = pa.ExtensionArray.from_storage(Foreign(), table["label"].combine_chunks())
+    path = replace_shard(tmp_path, table.set_column(table.schema.names.index("label"), "label", labels))
+    pa.register_extension_type(Foreign())
+    Foreign.loaded = 0
+    try:
+        with pytest.raises(ManifestError, match="extension type of another library"):
+            Store.open(path)
+        assert Foreign.loaded == 0
+    finally:
+        pa.unregister_extension_type("tests.foreign")
+
+
+def test_room_for_row_groups(tmp_path: Path) -> None:
+    store = Store.open(write_store(tmp_path, {"train-a.parquet": [window(seed) for seed in range(30)]}), cache_bytes=1)
+    store.read(range(30))
+    assert len(store._cache) == 1
+    store.keep_row_groups(4)
+    store.read(range(30))
+    assert 3 <= len(store._cache) <= 5
 
 
 def test_same_windows_same_bytes(tmp_path: Path) -> None:
