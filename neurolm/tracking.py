@@ -362,11 +362,17 @@ def without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+EEG_TOKEN_SETTINGS = ("data.tokens", "data.token_store", "data.pretraining_token_store")
+"""Settings whose names only look as if they told a secret."""
+
+
 def is_secret(name: str, value: Any = "") -> bool:
     """Whether a setting's name says secret: a word ending in token, key, secret, password or the like, anywhere in it.
 
-    ``tokenizer.hidden_size`` is none, nor is a *number* of tokens.
+    ``tokenizer.hidden_size`` is none, nor is a *number* of tokens, nor where EEG tokens lie.
     """
+    if name in EEG_TOKEN_SETTINGS:
+        return False
     words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
     is_count = value is None or isinstance(value, bool | int | float)
     endings = ("key", "secret", "password", "passwd", "passphrase", "credential") + (() if is_count else ("token",))

@@ -85,6 +85,8 @@ def test_secrets_are_known_by_name(name: str) -> None:
         ("sep_token", 50257),
         ("keyboard", "x"),
         ("tokenizer.checkpoint", "a"),
+        ("data.tokens", "bfloat16"),
+        ("data.token_store", "runs/token_store"),
     ],
 )
 def test_settings_about_tokens_are_no_secrets(name: str, value: object) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -60,6 +61,19 @@ def check_paths_under_job(values: dict[str, Any]) -> None:
             )
 
 
+def _announce_address(node_ip: str) -> None:
+    """Choose the address of a session that is about to start, so that its processes need not look for it.
+
+    Ray Train frees a stopped trial's share of the machine by asking the cluster, which its process looks for on
+    this machine. Where a second Ray session runs it finds two and gives up, and the sweep waits for ever.
+    """
+    with socket.socket() as free:
+        free.bind((node_ip, 0))
+        port = free.getsockname()[1]
+    os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+    os.environ["RAY_ADDRESS"] = f"{node_ip}:{port}"
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine for as long as the job runs.
@@ -79,10 +93,12 @@ def ray_session() -> Iterator[None]:
     import ray.data
 
     show_logs = os.environ.get("NEUROLM_WORKER_LOGS") == "1"
-    address = None if os.environ.get("RAY_ADDRESS") else "local"
     was_running = ray.is_initialized()
+    starts_own = not was_running and not os.environ.get("RAY_ADDRESS")
+    if starts_own:
+        _announce_address(ray.util.get_node_ip_address())
     if not was_running:
-        ray.init(address=address, logging_level="WARNING", log_to_driver=show_logs)
+        ray.init(address="local" if starts_own else None, logging_level="WARNING", log_to_driver=show_logs)
     for name in ("ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -91,3 +107,5 @@ def ray_session() -> Iterator[None]:
     finally:
         if not was_running:
             ray.shutdown()
+        if starts_own:
+            del os.environ["RAY_GCS_SERVER_PORT"], os.environ["RAY_ADDRESS"]

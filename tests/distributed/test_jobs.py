@@ -124,3 +124,19 @@ def test_every_script_tells_its_usage(
 def test_mistakes_in_a_pipeline_name_the_file(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_pipeline(CONFIG, overrides)
+
+
+@pytest.mark.ray
+def test_processes_of_a_session_know_its_address(ray_cluster: None) -> None:
+    """Where two sessions run on a machine, Ray Train's helper would else find both, and ask none."""
+    import ray
+
+    @ray.remote(num_cpus=0.1)
+    def looked_up() -> str:
+        from ray._private.services import canonicalize_bootstrap_address_or_die, find_gcs_addresses
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ray._private.services.find_gcs_addresses", lambda: {"10.0.0.1:1", *find_gcs_addresses()})
+            return canonicalize_bootstrap_address_or_die(None)
+
+    assert ray.get(looked_up.remote()) == ray.get_runtime_context().gcs_address
