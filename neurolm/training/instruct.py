@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from pydantic import Field
 from torch import Tensor
 
@@ -119,8 +119,14 @@ class InstructStage(Stage):
         positions = eeg_text_positions(group.time_index, num_text, text_start).expand(len(label), -1)
         hidden = self.model.hidden(embeddings, positions, eeg_text_mask(group.time_index, num_text))
         return AnswerStates(
-            before_targets=hidden[:, -num_text:][is_target],
-            targets=next_ids[is_target],
+            before_targets=self.at_targets(hidden[:, -num_text:], is_target),
+            targets=self.at_targets(next_ids, is_target),
             pooled=hidden[:, :-num_text].mean(1),
             first_answer=ids[:, texts.num_prompt],
         )
+
+    def at_targets(
+        self, values: Shaped[Tensor, "windows length *any"], is_target: Bool[Tensor, "windows length"]
+    ) -> Shaped[Tensor, " targets *any"]:
+        """What stands where a target is."""
+        return values[is_target]

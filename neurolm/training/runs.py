@@ -12,6 +12,7 @@ from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.lora import LoraConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.text.corpus import CorpusConfig
 from neurolm.tracking import TrackingConfig
 from neurolm.training.batches import BatchConfig
@@ -139,6 +140,15 @@ class PretrainRun(TrainingRun):
     def tokenizer_folder(self) -> Path:
         """The model folder of stage 1."""
         return self.tokenizer or self.out / "tokenizer" / "model"
+
+    def model_config(self, tokenizer: NeuralTokenizerConfig) -> NeuroLMConfig:
+        """The model that this run trains behind a tokenizer."""
+        return NeuroLMConfig(
+            tokenizer=tokenizer,
+            language_model=self.language_model,
+            spatial_embedding_init_std=self.spatial_embedding_init_std,
+            feature_norm=self.feature_norm,
+        )
 
 
 @config
