@@ -49,7 +49,7 @@ class Search:
         gpu_memory_gb: float,
     ) -> None:
         self.run, self.num_gpus = run, num_gpus
-        self.usable_bytes = int(USABLE * (gpu_memory_gb * 1e9 - CONTEXT_BYTES))
+        self.usable_bytes = max(0, int(USABLE * (gpu_memory_gb * 1e9 - CONTEXT_BYTES)))
         self._sizes, self._windows, self._numbers = sizes, windows, numbers
         weight_dtype = torch.float32 if numbers.weight == 4 else torch.bfloat16
         self._tracer = Tracer(planned.stage, planned.tasks, weight_dtype)

@@ -88,10 +88,8 @@ def table(plan: Plan) -> str:
         eeg = f"{plan.windows.num_windows:,} windows ({plan.windows.hours:,.1f} h of EEG)"
         hours = f"{plan.hours:,.3g} h, {plan.hours * plan.num_gpus:,.3g} GPU-hours{cost}"
         lines.append(f"run          {eeg}, {run.epochs} epochs: {plan.num_steps:,} steps, {hours}")
-    sizes = (
-        f"{plan.checkpoint_bytes / 1e9:.2f} GB a checkpoint, {plan.model_folder_bytes / 1e9:.2f} GB the model folder"
-    )
-    lines.append(f"disk         {sizes}")
+    checkpoint, folder = _gigabytes(plan.checkpoint_bytes), _gigabytes(plan.model_folder_bytes)
+    lines.append(f"disk         {checkpoint} GB a checkpoint, {folder} GB the model folder")
     return "\n".join([*lines, *(f"note         {note}" for note in plan.notes)])
 
 
