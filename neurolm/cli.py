@@ -38,6 +38,27 @@ def main(arguments: list[str] | None = None) -> None:
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.add_argument("--page", type=Path, metavar="FILE.html", help="also write a page with spectra and quality")
 
+    plan = commands.add_parser("plan", help="memory, time and cost of a stage's config before it runs")
+    plan.add_argument("config", type=Path, help="YAML file, for example ray_jobs/configs/xl/pretrain.yaml")
+    plan.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="settings to replace")
+    plan.add_argument("--gpus", type=int, required=True, metavar="N", help="workers, one GPU each, on one node")
+    plan.add_argument("--gpu-memory-gb", type=float, required=True, metavar="M", help="memory of a GPU in 10^9 bytes")
+    plan.add_argument("--price-per-gpu-hour", type=float, metavar="P", help="in any currency")
+    plan.add_argument("--gpu", default="a100", metavar="NAME", help="whose peak: a100 (default), h100, h200, l40s, l4")
+    plan.add_argument("--tflops", type=float, metavar="T", help="the peak itself, in 10^12 operations a second")
+    plan.add_argument(
+        "--mfu", type=float, default=0.3, metavar="SHARE", help="share of the peak (default 0.3, a guess)"
+    )
+    plan.add_argument("--windows", type=int, metavar="N", help="training windows, where there is no store yet")
+    plan.add_argument("--shape", metavar="CxS,...", help="channels x seconds of windows, where there is no store yet")
+    plan.add_argument(
+        "--states",
+        choices=("float32", "mixed", "bfloat16"),
+        default="float32",
+        help="weights and optimizer in fp32 (as the engines do), bf16 with fp32 optimizer, or all in bf16",
+    )
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
+
     predict = commands.add_parser("predict", help="ask a model a question about a recording")
     predict.add_argument("model", type=Path, help="model folder of a tuned NeuroLM")
     predict.add_argument("recording", type=Path, help="any recording that MNE reads")
@@ -75,7 +96,11 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("model", type=Path, help="model folder of a tokenizer or a NeuroLM")
     export.add_argument("--official", type=Path, required=True, metavar="FILE", help="file to write, e.g. VQ.pt")
 
-    options = parser.parse_args(arguments)
+    options, others = parser.parse_known_args(arguments)
+    if others and (not hasattr(options, "overrides") or any(one.startswith("-") or "=" not in one for one in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:  # argparse takes no overrides after an option
+        options.overrides = [*options.overrides, *others]
     try:
         COMMANDS[options.command](options)
     except UserError as error:
@@ -160,6 +185,26 @@ def _inspect(options: argparse.Namespace) -> None:
             print(f"\n{options.page}")
 
 
+def _plan(options: argparse.Namespace) -> None:
+    from neurolm.planning.plan import make_plan
+    from neurolm.planning.table import as_dict, table
+
+    plan = make_plan(
+        options.config,
+        parse_overrides(options.overrides),
+        num_gpus=options.gpus,
+        gpu_memory_gb=options.gpu_memory_gb,
+        price_per_gpu_hour=options.price_per_gpu_hour,
+        mfu=options.mfu,
+        gpu=options.gpu,
+        tflops=options.tflops,
+        num_windows=options.windows,
+        shapes=options.shape,
+        states=options.states,
+    )
+    print(json.dumps(as_dict(plan)) if options.json else table(plan))
+
+
 def _predict(options: argparse.Namespace) -> None:
     from neurolm.inference import predict_recording
 
@@ -227,6 +272,7 @@ COMMANDS = {
     "tokenize": _tokenize,
     "probe": _probe,
     "inspect": _inspect,
+    "plan": _plan,
     "predict": _predict,
     "report": _report,
     "rescore": _rescore,

@@ -18,7 +18,8 @@ for module in sys.argv[1:]:
     ("modules", "expected"),
     [
         (["neurolm.models.neurolm", "neurolm.training.worker", "neurolm.inference"], ["torch"]),
-        (["neurolm.datasets.ingest", "neurolm.cli"], []),
+        (["neurolm.planning.plan", "neurolm.planning.table"], ["torch"]),
+        (["neurolm.datasets.ingest", "neurolm.datasets.download", "neurolm.cli"], []),
     ],
 )
 def test_a_fresh_process_has_imported_no_more_than(modules: list[str], expected: list[str]) -> None:

@@ -148,13 +148,7 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
         return TokenizerStage(tokenizer, table, run.losses), {}, code
     if isinstance(run, PretrainRun):
         tokenizer = load_tokenizer(run.tokenizer_folder)
-        settings = NeuroLMConfig(
-            tokenizer=tokenizer.config,
-            language_model=run.language_model,
-            spatial_embedding_init_std=run.spatial_embedding_init_std,
-            feature_norm=run.feature_norm,
-        )
-        model = NeuroLM(settings)
+        model = NeuroLM(run.model_config(tokenizer.config))
         model.load_tokenizer(tokenizer.state_dict())
         return PretrainStage(model, run.losses), {}, model.text_code
     assert isinstance(run, InstructRun)

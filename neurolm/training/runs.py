@@ -13,6 +13,7 @@ from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.lora import LoraConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.text.corpus import CorpusConfig
 from neurolm.text.instructions import Task
 from neurolm.tracking import TrackingConfig
@@ -167,6 +168,15 @@ class PretrainRun(TrainingRun):
     def earlier_model(self) -> Path:
         """The tokenizer."""
         return self.tokenizer_folder
+
+    def model_config(self, tokenizer: NeuralTokenizerConfig) -> NeuroLMConfig:
+        """The model that this run trains behind a tokenizer."""
+        return NeuroLMConfig(
+            tokenizer=tokenizer,
+            language_model=self.language_model,
+            spatial_embedding_init_std=self.spatial_embedding_init_std,
+            feature_norm=self.feature_norm,
+        )
 
 
 @config
