@@ -1,21 +1,15 @@
 """The paper's preprocessing: band-pass, notch and resampling of a whole recording, in the released code's order."""
 
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 
-import mne
 import numpy as np
-from numpy.typing import NDArray
 
 from neurolm.config import config
+from neurolm.eeg.filtering import band_pass, filtered, notch
 from neurolm.eeg.gaps import MIN_PIECE_S, continuous_pieces
 from neurolm.eeg.recording import Recording, RecordingError
 from neurolm.eeg.resampling import resample, resampled_size
 from neurolm.eeg.scratch import ScratchArray, release
-
-GROUP_BYTES = 64 * 2**20
-"""Channels are filtered together up to this size; filters are designed once a group."""
 
 
 @config
@@ -33,12 +27,13 @@ class PreprocessingConfig:
 def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: float | None) -> Recording:
     """Band-pass at the native rate, notch at ``mains_hz``, then resample; float32 µV.
 
-    Channels are filtered a few at a time, which changes no value: what a day of many channels needs in memory is about
-    six copies of one channel in float64, and its result lies on disk (`scratch.ScratchArray`).
-
     Filters are MNE's default zero-phase FIR ("firwin", Hamming) and the resampler MNE's FFT resampler, as in the
-    released data makers. A notch at or above the Nyquist frequency has nothing to remove and is left out. A recording
+    released data makers, value for value. A notch at or above the Nyquist frequency has nothing to remove and is left
+    out. A recording that is shorter than a filter (0.1 Hz: 33 s) is filtered all the same, as in the released code; one
     that is preprocessed already comes back unfiltered.
+
+    One channel after another, so that a day of many channels takes memory for one; its result lies on disk
+    (`scratch.ScratchArray`).
 
     A recording with gaps or breaks is filtered piece by piece, so that no filter runs across one; what lies between the
     pieces, and pieces shorter than `MIN_PIECE_S`, are NaN.
@@ -61,14 +56,18 @@ def preprocess(recording: Recording, config: PreprocessingConfig, mains_hz: floa
     pieces = continuous_pieces(recording.signal, recording.breaks_s, recording.sampling_rate_hz)
     if pieces != [(0, recording.signal.shape[1])]:
         return _preprocess_pieces(recording, pieces, config, mains_hz)
-    num_times = resampled_size(recording.signal.shape[1], recording.sampling_rate_hz, config.sampling_rate_hz)
+    rate_hz = recording.sampling_rate_hz
+    filters = [band_pass(rate_hz, config.low_hz, config.high_hz if config.high_hz < nyquist_hz else None)]
+    if mains_hz is not None and mains_hz + 1 < nyquist_hz:
+        filters.append(notch(rate_hz, mains_hz))
+    num_times = resampled_size(recording.signal.shape[1], rate_hz, config.sampling_rate_hz)
     result = ScratchArray(len(recording.channels), num_times, np.float32)
-    group_size = max(1, GROUP_BYTES // (8 * recording.signal.shape[1]))
-    for first in range(0, len(recording.channels), group_size):
-        group = np.array(recording.signal[first : first + group_size], dtype=np.float64)
+    for row in range(len(recording.channels)):
+        channel = np.asarray(recording.signal[row], dtype=np.float64)
+        for taps in filters:
+            channel = filtered(taps, channel)
         release(recording.signal)
-        for row, channel in enumerate(_filtered(group, recording.sampling_rate_hz, config, mains_hz)):
-            result.write(first + row, 0, channel[np.newaxis])
+        result.write(row, 0, resample(channel, rate_hz, config.sampling_rate_hz)[np.newaxis])
     return replace(recording, signal=result.array(), sampling_rate_hz=config.sampling_rate_hz)
 
 
@@ -84,24 +83,8 @@ def _preprocess_pieces(
         if end - begin < MIN_PIECE_S * recording.sampling_rate_hz:
             continue
         piece = replace(recording, signal=recording.signal[:, begin:end], breaks_s=())
-        filtered = preprocess(piece, config, mains_hz).signal
+        signal = preprocess(piece, config, mains_hz).signal
         first = round(begin * ratio)
-        last = min(first + filtered.shape[1], round(end * ratio))
-        result.write(0, first, filtered[:, : last - first])
+        last = min(first + signal.shape[1], round(end * ratio))
+        result.write(0, first, signal[:, : last - first])
     return replace(recording, signal=result.array(), sampling_rate_hz=config.sampling_rate_hz)
-
-
-def _filtered(
-    group: NDArray[np.float64], rate_hz: float, config: PreprocessingConfig, mains_hz: float | None
-) -> Iterator[NDArray[np.float64]]:
-    """Each channel of a group, filtered in place and at its new rate."""
-    nyquist_hz = rate_hz / 2
-    with warnings.catch_warnings():
-        # A 0.1-Hz filter is 33 s long; on a shorter recording MNE warns and filters all the same, as the released code.
-        warnings.filterwarnings("ignore", message=r"filter_length \(\d+\) is longer than the signal")
-        high_hz = config.high_hz if config.high_hz < nyquist_hz else None
-        mne.filter.filter_data(group, rate_hz, config.low_hz, high_hz, copy=False, verbose="WARNING")
-        if mains_hz is not None and mains_hz + 1 < nyquist_hz:
-            mne.filter.notch_filter(group, rate_hz, mains_hz, copy=False, verbose="WARNING")
-    for channel in group:
-        yield resample(channel, rate_hz, config.sampling_rate_hz)

@@ -31,7 +31,7 @@ def resample(signal: NDArray[np.float64], old_hz: float, new_hz: float) -> NDArr
     padded_size = 2 ** math.ceil(math.log2(size + 2 * min(size // 8, _MIN_PADDING)))
     left = (padded_size - size) // 2
     new_padded_size = resampled_size(padded_size, old_hz, new_hz)
-    spectrum = fft.rfft(_reflected(signal, left, padded_size), overwrite_x=True)
+    spectrum = fft.rfft(reflected(signal, left, padded_size), overwrite_x=True)
     shorter = new_padded_size < padded_size
     kept_size = new_padded_size if shorter else padded_size
     if kept_size % 2 == 0:
@@ -42,7 +42,11 @@ def resample(signal: NDArray[np.float64], old_hz: float, new_hz: float) -> NDArr
     return np.asarray(fft.irfft(spectrum, new_padded_size, overwrite_x=True)[first : first + new_size])
 
 
-def _reflected(signal: NDArray[np.float64], left: int, padded_size: int) -> NDArray[np.float64]:
+def _is_same(old_hz: float, new_hz: float) -> bool:
+    return math.isclose(old_hz, new_hz, rel_tol=1e-6)
+
+
+def reflected(signal: NDArray[np.float64], left: int, padded_size: int) -> NDArray[np.float64]:
     """The signal with its ends turned by 180 degrees on either side, as far as it reaches; zeros beyond."""
     size = len(signal)
     right = padded_size - size - left
@@ -53,7 +57,3 @@ def _reflected(signal: NDArray[np.float64], left: int, padded_size: int) -> NDAr
     end = left + size
     np.subtract(2 * signal[-1], signal[-2 : -2 - right_reach : -1], out=padded[end : end + right_reach])
     return padded
-
-
-def _is_same(old_hz: float, new_hz: float) -> bool:
-    return math.isclose(old_hz, new_hz, rel_tol=1e-6)

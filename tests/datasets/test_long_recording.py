@@ -79,6 +79,5 @@ def test_long_and_short_ways_give_the_same_windows(tmp_path: Path, monkeypatch: 
     whole = windows()
     monkeypatch.setattr("neurolm.eeg.scratch.WHOLE_BYTES", 1000)
     monkeypatch.setattr("neurolm.eeg.containers.PIECE_BYTES", 100_000)
-    monkeypatch.setattr("neurolm.eeg.preprocessing.GROUP_BYTES", 1)
     for one, other in zip(whole, windows(), strict=True):
         np.testing.assert_array_equal(one, other)
