@@ -20,6 +20,7 @@ from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.token_job import encode_on_ray
 from neurolm.distributed.train import train
 from neurolm.distributed.tune import sweep
+from neurolm.eeg.manifest import MANIFEST
 from neurolm.eeg.shards import Manifest, Store
 from neurolm.reports.closing import classes_of, closing_words, write_sweep_report
 from neurolm.reports.evaluate import EvaluateRun, evaluate
@@ -105,14 +106,18 @@ def read_pipeline(
     }
 
 
-def preprocess_step(file: Path, values: dict[str, Any]) -> None:
-    """Write the stores, unless they were written from the same files with the same settings."""
+def preprocess_step(file: Path, values: dict[str, Any], try_again: bool = False) -> None:
+    """Write the stores, unless they were written from the same files with the same settings.
+
+    Recordings in quarantine are tried again where files or settings have changed, or on demand: a pipeline that is run
+    again does not change the data of the stages that it has trained.
+    """
     step = load(Step, file, values)
     planned = plan_digest(plan_downstream(step.data, step.store))
     if step.data.pretraining_root is not None:
         planned += plan_digest(plan_pretraining(step.data, step.pretraining_store))
     marker = step.out / "preprocessed.txt"
-    if marker.exists() and marker.read_text() == planned and (step.store / "manifest.json").exists():
+    if not try_again and marker.exists() and marker.read_text() == planned and (step.store / MANIFEST).exists():
         say(f"preprocess  done before: {describe(Store.open(step.store).manifest)}")
         return
     started = time.perf_counter()

@@ -44,4 +44,4 @@ def test_no_window_is_a_table_too() -> None:
 
 def test_columns_are_plain() -> None:
     assert not any(isinstance(field.type, pa.BaseExtensionType) for field in SCHEMA)
-    assert [field.name for field in SCHEMA if field.nullable] == ["label"]
+    assert [field.name for field in SCHEMA if field.nullable] == ["label", "quality"]
