@@ -7,36 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import scipy.io
 from numpy.typing import NDArray
 
-from neurolm.eeg.amplitude import AMPLITUDE_RANGE_UV, typical_amplitude_uv
+from neurolm.eeg.amplitude import AMPLITUDE_RANGE_UV, is_plausible, typical_amplitude_uv
 from neurolm.eeg.channels import canonical_name
 from neurolm.eeg.recording import Recording, RecordingError
-
-
-def read_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Variables of a MATLAB file up to version 7; structs come as objects with attributes.
-
-    Raises:
-        RecordingError: missing or unreadable file, MATLAB 7.3 (HDF5), missing variable.
-    """
-    if not path.is_file():
-        raise RecordingError(f"{path}: no such recording")
-    try:
-        variables: dict[str, Any] = scipy.io.loadmat(
-            path, variable_names=list(names), struct_as_record=False, squeeze_me=True
-        )
-    except NotImplementedError:
-        raise RecordingError(f"{path}: saved as MATLAB 7.3; save it again in MATLAB with -v7") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken file fails in as many ways as there are bytes
-        raise RecordingError(f"{path}: not a readable MATLAB file ({error})") from error
-    if missing := [name for name in names if name not in variables]:
-        found = ", ".join(name for name, *_ in scipy.io.whosmat(path))
-        raise RecordingError(f"{path}: no variable {', '.join(missing)}; the file has {found}")
-    return variables
 
 
 def read_csv(path: Path, columns: Sequence[str | int]) -> NDArray[np.float64]:
@@ -74,7 +49,7 @@ def recording_of(
         raise RecordingError(f"{path}: an array of shape {signal_uv.shape}; expected ({len(channels)} channels, times)")
     amplitude = typical_amplitude_uv(signal_uv, sampling_rate_hz)
     low, high = AMPLITUDE_RANGE_UV
-    if amplitude is not None and not low <= amplitude <= high:
+    if amplitude is not None and not is_plausible(amplitude):
         raise RecordingError(
             f"{path}: typical amplitude {amplitude:.3g} µV is no EEG (expected {low:g} to {high:g} µV): "
             "this copy is in another unit than the published one"

@@ -163,7 +163,8 @@ def _stored(
 def _is_machines(error: Exception) -> bool:
     """Whether a failure says something about this machine, and nothing about the recording."""
     machine = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-    return any(isinstance(each, OSError) and each.errno in machine for each in (error, error.__cause__))
+    behind = error, error.__cause__, error.__context__  # readers hide the cause, whose text may quote a header
+    return any(isinstance(each, OSError) and each.errno in machine for each in behind)
 
 
 def _refuse_undeclared_labels(plan: ShardPlan, windows: Iterable[Window]) -> None:

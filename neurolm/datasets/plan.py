@@ -42,7 +42,7 @@ class ShardPlan:
     signal_dtype: SignalType = "float32"
     quality: QualityConfig = dataclasses.field(default_factory=QualityConfig)
     split_rule: SplitConfig | None = None
-    """How the subjects were divided; for the manifest."""
+    """How the subjects were divided, for the manifest; None: every tenth validates, as in pre-training."""
     may_share_subjects: bool = False
     """Whether the split in force may put a subject into several splits."""
 
@@ -76,7 +76,7 @@ def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
     for name, data_set in config.sets.items():
         layout = layout_of(data_set)
         sources = layout.find(config.root / data_set.folder)
-        plans += _plan_set(name, layout, assign(layout, sources, config.split), config, store)
+        plans += _plan_set(name, layout, assign(layout, sources, config.split), config, store, config.split)
     return plans
 
 
@@ -101,7 +101,7 @@ def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:
         splits: dict[str, Split] = {
             subject: "val" if place % 10 == 1 else "train" for place, subject in enumerate(subjects)
         }
-        plans += _plan_set(name, layout, by_subject(sources, splits), config, store)
+        plans += _plan_set(name, layout, by_subject(sources, splits), config, store, rule=None)
     return plans
 
 
@@ -179,10 +179,11 @@ def _plan_set(
     assignment: Assignment,
     config: DataConfig,
     store: Path,
+    rule: SplitConfig | None,
 ) -> list[ShardPlan]:
     plan = ShardPlan(
         store, "", name, layout, (), config.preprocessing, load_key(config.privacy.key_file), config.signal_dtype,
-        config.quality, config.split, config.split.rule in layout.straddling_rules,
+        config.quality, rule, rule is not None and rule.rule in layout.straddling_rules,
     )  # fmt: skip
     origins = Origins()
     plans = []

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from neurolm.datasets.arrays import read_mat, recording_of
+from neurolm.datasets.arrays import recording_of
 from neurolm.datasets.dataset import DataSetError, Published, SourceFile
 from neurolm.datasets.pretraining import PretrainingDataset
 from neurolm.datasets.seed import SEED_CHANNELS, SEED_LICENCE, SEED_URL, read_neuroscan
+from neurolm.eeg.arrays import read_mat
 from neurolm.eeg.recording import Recording, RecordingError
 
 TRIALS = 24

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurolm.datasets.arrays import read_mat, recording_of
+from neurolm.datasets.arrays import recording_of
 from neurolm.datasets.biosemi import BIOSEMI_64
 from neurolm.datasets.dataset import Published, SourceFile
 from neurolm.datasets.pretraining import PretrainingDataset
+from neurolm.eeg.arrays import read_mat
 from neurolm.eeg.recording import Recording, RecordingError
 
 UV_PER_UNIT = 1e-3

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from neurolm.datasets.arrays import read_csv, read_mat, recording_of
+from neurolm.datasets.arrays import read_csv, recording_of
 from neurolm.datasets.dataset import Published, SourceFile
 from neurolm.datasets.pretraining import PretrainingDataset
+from neurolm.eeg.arrays import read_mat
 from neurolm.eeg.recording import Recording, RecordingError
 
 

@@ -97,12 +97,12 @@ def ray_session() -> Iterator[None]:
     starts_own = not was_running and not os.environ.get("RAY_ADDRESS")
     if starts_own:
         _announce_address(ray.util.get_node_ip_address())
-    if not was_running:
-        ray.init(address="local" if starts_own else None, logging_level="WARNING", log_to_driver=show_logs)
-    for name in ("ray.data", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
+        if not was_running:
+            ray.init(address="local" if starts_own else None, logging_level="WARNING", log_to_driver=show_logs)
+        for name in ("ray.data", "ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         yield
     finally:
         if not was_running:

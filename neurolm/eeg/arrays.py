@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,6 +74,30 @@ def open_array(path: Path, declared: ArrayFormat | None) -> Any:
     return mne.io.RawArray(signal * (uv_per_unit * 1e-6), info, verbose="WARNING")
 
 
+def read_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Variables of a MATLAB file up to version 7, by name, None is all; structs come as objects with attributes.
+
+    Raises:
+        RecordingError: missing or unreadable file, MATLAB 7.3 (HDF5), missing variable.
+    """
+    from scipy.io import loadmat, whosmat
+
+    if not path.is_file():
+        raise RecordingError(f"{path}: no such recording")
+    try:
+        content = loadmat(path, variable_names=names, squeeze_me=True, struct_as_record=False)
+    except MemoryError:
+        raise
+    except NotImplementedError:
+        raise RecordingError(f"{path}: saved as MATLAB 7.3; save it again in MATLAB with -v7 or as .npz") from None
+    except Exception as error:  # a broken file fails in as many ways as there are bytes
+        raise RecordingError(f"{path}: not a readable MATLAB file ({foreign_words(error)})") from None
+    if missing := [name for name in names or () if name not in content]:
+        found = ", ".join(name for name, *_ in whosmat(path))
+        raise RecordingError(f"{path}: no variable {', '.join(missing)}; the file has {found}")
+    return {name: value for name, value in content.items() if not name.startswith("__")}
+
+
 def _with_sidecar(path: Path, declared: ArrayFormat) -> ArrayFormat:
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
@@ -106,22 +131,13 @@ def _read(path: Path, variable: str | None) -> tuple[np.ndarray, tuple[str, ...]
         if suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return _chosen(path, {name: archive[name] for name in archive.files}, variable), None
-        return _chosen(path, _read_mat(path), variable), None
+        return _chosen(path, read_mat(path), variable), None
     except RecordingError:
         raise
     except MemoryError:
         raise
-    except NotImplementedError:
-        raise RecordingError(f"{path}: a MATLAB 7.3 file; save it with save(..., '-v7') or as .npz") from None
     except Exception as error:  # as many ways as files can be broken
         raise RecordingError(f"{path}: this array file cannot be read ({foreign_words(error)})") from None
-
-
-def _read_mat(path: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
-
-    content = loadmat(path, squeeze_me=True, struct_as_record=False)
-    return {name: value for name, value in content.items() if not name.startswith("__")}
 
 
 def _read_table(path: Path, delimiter: str) -> tuple[np.ndarray, tuple[str, ...] | None]:

@@ -214,7 +214,7 @@ def _open_neuroscan(path: Path) -> Any:
 
 @contextlib.contextmanager
 def _without_printed_warnings() -> Iterator[None]:
-    """MNE also prints each warning, to standard output and without the file's name; `_open` logs them with it."""
+    """MNE also prints each warning, to standard output; `_open` logs their kind with the recording's id."""
     printed = logging.getLogger("mne")
 
     def is_no_warning(record: logging.LogRecord) -> bool:

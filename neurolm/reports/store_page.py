@@ -10,8 +10,7 @@ from neurolm.eeg.quality import FLAGS
 from neurolm.eeg.shards import Store
 from neurolm.reports import store_charts
 from neurolm.reports.inspection import SETS_HEAD, listed, sets_rows
-from neurolm.reports.page import page, table
-from neurolm.reports.results import write_whole
+from neurolm.reports.page import table, write_page
 from neurolm.reports.store_statistics import RecordingFlags, SetStatistics, recording_flags, set_statistics
 
 MOST_RECORDINGS, MOST_CHANNELS = 20, 20
@@ -61,7 +60,7 @@ def write_store_page(path: Path, store_path: Path, found: Mapping[str, Any]) -> 
         "quarantined": _quarantined(found),
         "origin": f"Data digest <code>{escape(found['digest'])}</code>, neurolm {escape(found['code_version'])}.",
     }
-    write_whole(path, page("store.html", shown))
+    write_page(path, "store.html", shown)
 
 
 def _headline(found: Mapping[str, Any]) -> str:

@@ -2,32 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurolm.datasets.arrays import read_csv, read_mat, recording_of
+from neurolm.datasets.arrays import read_csv, recording_of
 from neurolm.eeg.recording import RecordingError
-
-
-def test_mat_variables_and_what_is_missing(tmp_path: Path) -> None:
-    path = tmp_path / "a.mat"
-    scipy.io.savemat(path, {"signal": np.ones((2, 3)), "rate": 100.0})
-    assert read_mat(path, ["signal"])["signal"].shape == (2, 3)
-    with pytest.raises(RecordingError, match=r"a\.mat: no variable cnt; the file has signal, rate"):
-        read_mat(path, ["signal", "cnt"])
-    with pytest.raises(RecordingError, match=r"b\.mat: no such recording"):
-        read_mat(tmp_path / "b.mat", ["x"])
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RecordingError, match=r"a\.mat: not a readable MATLAB file"):
-        read_mat(path, ["signal"])
-
-
-def test_matlab_7_3_says_what_to_do(tmp_path: Path) -> None:
-    header = b"MATLAB 7.3 MAT-file".ljust(124, b" ") + b"\0\x02IM"
-    (tmp_path / "a.mat").write_bytes(header + b"\x89HDF\r\n\x1a\n".ljust(512, b"\0"))
-    with pytest.raises(RecordingError, match=r"saved as MATLAB 7\.3; save it again in MATLAB with -v7"):
-        read_mat(tmp_path / "a.mat", ["x"])
 
 
 def test_csv_columns_by_name_and_by_number(tmp_path: Path) -> None:

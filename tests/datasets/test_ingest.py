@@ -329,6 +329,7 @@ def test_pretraining_reads_several_sets_each_with_windows_that_fill_a_sequence(t
     found = {name: set(store.index("train", [name]).num_times) for name in sets}
     assert found == {"motor_imagery": {16 * 200}, "siena": {35 * 200}}
     assert manifest.published_counts["siena"]["differences"] == ["2 recordings are here, 41 are published"]
+    assert manifest.config["split"] is None  # data.split is for the downstream sets
     with pytest.raises(ConfigError, match=r"mi: found 1 subject"):
         (tmp_path / "mi/S002R01.edf").unlink()
         plan_pretraining(config, tmp_path / "store")

@@ -1,6 +1,7 @@
 """A store that was interrupted, extended or repaired is, byte by byte, the one that is made at once."""
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -346,3 +347,18 @@ def test_real_recordings_killed_at_random(test_data: Path, tmp_path: Path, runne
         assert content(tmp_path / f"killed {seed}") == expected
         digest = json.loads(expected["store/manifest.json"])["data_digest"]
         print(f"{runner or 'local'}: killed at {', '.join(killed)}; then {len(expected)} equal files, digest {digest}")
+
+
+def test_what_the_machine_lacks_is_no_fault_of_a_recording(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(self: Fake, source: SourceFile) -> Recording:
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError:
+            raise RecordingError(f"{source.path}: MNE cannot read this file (OSError)") from None
+
+    monkeypatch.setattr(Fake, "read", read)
+    with pytest.raises(RecordingError, match="MNE cannot read this file"):
+        write(root, tmp_path / "store")
+    assert not (tmp_path / "store" / "manifest.json").exists()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from neurolm.eeg.arrays import ArrayFormat
+from neurolm.eeg.arrays import ArrayFormat, read_mat
 from neurolm.eeg.recording import RecordingError, read_recording
 
 SIGNAL = np.random.default_rng(0).normal(0, 10, (3, 1000))
@@ -119,3 +119,23 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", eeg=np.array([[object()]]))
     with pytest.raises(RecordingError, match="cannot be read"):
         read_recording(tmp_path / "a.npz", arrays=DECLARED)
+
+
+def test_mat_variables_and_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    savemat(path, {"signal": np.ones((2, 3)), "rate": 100.0})
+    assert read_mat(path, ["signal"])["signal"].shape == (2, 3)
+    with pytest.raises(RecordingError, match=r"a\.mat: no variable cnt; the file has signal, rate"):
+        read_mat(path, ["signal", "cnt"])
+    with pytest.raises(RecordingError, match=r"b\.mat: no such recording"):
+        read_mat(tmp_path / "b.mat", ["x"])
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordingError, match=r"a\.mat: not a readable MATLAB file"):
+        read_mat(path, ["signal"])
+
+
+def test_matlab_7_3_says_what_to_do(tmp_path: Path) -> None:
+    header = b"MATLAB 7.3 MAT-file".ljust(124, b" ") + b"\0\x02IM"
+    (tmp_path / "a.mat").write_bytes(header + b"\x89HDF\r\n\x1a\n".ljust(512, b"\0"))
+    with pytest.raises(RecordingError, match=r"saved as MATLAB 7\.3; save it again in MATLAB with -v7"):
+        read_mat(tmp_path / "a.mat", ["x"])
