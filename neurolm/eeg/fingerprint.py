@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
 from neurolm.eeg.recording import Recording
+from neurolm.eeg.scratch import release
 
 FINGERPRINT_VERSION = 1
 """Fingerprints of different versions cannot be compared."""
@@ -83,6 +84,7 @@ def fingerprint(recording: Recording) -> Fingerprint:
         first = max(0, round((start_s - 2) * rate))
         last = min(num_times, round((start_s + BLOCK_S + 2) * rate))
         hashes, times_s = _landmarks(recording.signal[:, first:last], rate, signals)
+        release(recording.signal)
         times_s = times_s + first / rate
         inside = (times_s >= start_s) & (times_s < start_s + BLOCK_S)
         parts.append(_smallest(hashes[inside], times_s[inside]))
