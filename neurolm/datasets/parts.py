@@ -148,7 +148,7 @@ class PartWriter:
 def write_account(path: Path, account: RecordingAccount | ShardAccount, folder: Path) -> None:
     """Write an account; it appears whole, from a folder that may keep what a killed process leaves."""
     written = aside(folder / path.name)
-    written.write_text(json.dumps(dataclasses.asdict(account), indent=1, sort_keys=True) + "\n")
+    written.write_text(json.dumps(account, default=vars, sort_keys=True) + "\n")
     publish(written, path)
 
 

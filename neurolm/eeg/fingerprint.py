@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from neurolm.eeg.recording import Recording
 from neurolm.eeg.scratch import release
@@ -41,6 +40,7 @@ _PEAK_S = 0.25
 _LAGS_S = np.concatenate([np.arange(-15, 0), np.arange(1, 16)]) * 0.08
 _EDGE_S = 0.35
 """How far the ends of a signal disturb the band-pass."""
+_BITS = 1 << np.arange(len(_LAGS_S), dtype=np.int64)
 _REACH_S = float(_LAGS_S.max()) + _EDGE_S
 _FLAT_UV = 0.05
 
@@ -114,26 +114,42 @@ def _landmarks(
     band, band_rate = _band_pass(signal, rate)
     values = np.stack([band[row] - (0 if other is None else band[other]) for _, row, other in signals])
     size = np.abs(values)
-    is_peak = (size == maximum_filter1d(size, 2 * round(_PEAK_S * band_rate) + 1, axis=1)) & (size > _FLAT_UV)
-    reach = int(np.ceil(_REACH_S * band_rate))
-    is_peak[:, :reach] = is_peak[:, max(reach, is_peak.shape[1] - reach) :] = False
-    rows, places = np.nonzero(is_peak)
+    rows, places = _peaks(size, round(_PEAK_S * band_rate), int(np.ceil(_REACH_S * band_rate)))
     left, top, right = (size[rows, places + step] for step in (-1, 0, 1))
     bend = left - 2 * top + right  # a parabola through the peak and its neighbours says where it really is
     peaks = places + np.where(bend < 0, 0.5 * (left - right) / np.where(bend < 0, bend, -1), 0)
     around = peaks[:, None] + _LAGS_S * band_rate
-    before = np.floor(around).astype(np.int64)
-    share = around - before
-    seen = values[rows[:, None], before] * (1 - share) + values[rows[:, None], before + 1] * share
-    is_same_side = seen * np.sign(values[rows, places])[:, None] > 0
-    pattern = (is_same_side.astype(np.uint64) << np.arange(len(_LAGS_S), dtype=np.uint64)).sum(axis=1)
+    before = around.astype(np.int64)
+    share = (around - before).astype(np.float32)
+    before += (rows * values.shape[1])[:, None]
+    first, second = values.ravel()[before], values.ravel()[before + 1]
+    seen = first + (second - first) * share
+    is_same_side = (seen > 0) == (values[rows, places] > 0)[:, None]
+    pattern = (is_same_side @ _BITS).astype(np.uint64)
     keys = np.array([key for key, _, _ in signals], dtype=np.uint64)[rows]
     hashes = (_mixed(pattern ^ _mixed(keys)) >> np.uint64(32)).astype(np.uint32)
     order = np.lexsort((hashes, peaks))
     return hashes[order], peaks[order] / band_rate
 
 
-def _band_pass(signal: NDArray[np.floating], rate: float) -> tuple[NDArray[np.float64], float]:
+def _peaks(size: NDArray[np.float32], half_width: int, reach: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and places of the values that are largest within ``half_width`` and ``reach`` away from both ends."""
+    num_times = size.shape[1]
+    if num_times <= 2 * reach:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    largest, width = size, 1  # at each place, of the ``width`` values from there on
+    while 2 * width <= 2 * half_width + 1:
+        largest = np.maximum(largest[:, :-width], largest[:, width:])
+        width *= 2
+    rest = 2 * half_width + 1 - width
+    largest = np.maximum(largest[:, : largest.shape[1] - rest], largest[:, rest:])
+    middle = size[:, reach : num_times - reach]
+    largest = largest[:, reach - half_width :][:, : middle.shape[1]]
+    rows, places = np.nonzero((middle == largest) & (middle > _FLAT_UV))
+    return rows, places + reach
+
+
+def _band_pass(signal: NDArray[np.floating], rate: float) -> tuple[NDArray[np.float32], float]:
     """The signal between 2.5 and 9 Hz without a shift in time, at about 100 Hz, and its exact rate."""
     num_times = signal.shape[1]
     size = scipy.fft.next_fast_len(num_times + round(rate), real=True)
@@ -141,8 +157,10 @@ def _band_pass(signal: NDArray[np.floating], rate: float) -> tuple[NDArray[np.fl
     frequencies = scipy.fft.rfftfreq(size, 1 / rate)
     low, high = _BAND_HZ
     gain = 1 / (1 + np.exp(-(frequencies - low) / 0.35)) / (1 + np.exp(np.minimum((frequencies - high) / 0.7, 500)))
-    spectrum = scipy.fft.rfft(np.nan_to_num(signal.astype(np.float64)), n=size, axis=1) * gain
-    band = scipy.fft.irfft(spectrum[:, : new_size // 2 + 1], n=new_size, axis=1) * (new_size / size)
+    offset = np.nan_to_num(signal[:, :1].astype(np.float64))  # an offset of mV would cost float32 its last bits
+    spectrum = scipy.fft.rfft(np.nan_to_num(signal - offset).astype(np.float32), n=size, axis=1)
+    spectrum = spectrum[:, : new_size // 2 + 1] * gain[: new_size // 2 + 1].astype(np.float32)
+    band = scipy.fft.irfft(spectrum, n=new_size, axis=1) * np.float32(new_size / size)
     new_rate = rate * new_size / size
     return band[:, : max(1, int(num_times / rate * new_rate))], new_rate
 

@@ -129,7 +129,10 @@ def _runs(raw: NDArray[Any], low: NDArray[Any], high: NDArray[Any], gap_run: int
     """Of every channel: the share of times clipped, and whether another value is held for ``gap_run`` time points."""
     same = raw[:, 1:] == raw[:, :-1]
     triple = same[:, 1:] & same[:, :-1]
-    rows, columns = np.divmod(np.flatnonzero(triple), max(triple.shape[1], 1))  # where three equal values begin
+    begins = np.flatnonzero(triple)
+    if not len(begins):
+        return np.zeros(len(raw)), np.zeros(len(raw), dtype=bool)
+    rows, columns = np.divmod(begins, triple.shape[1])  # where three equal values begin
     first = np.flatnonzero((np.diff(columns, prepend=-2) != 1) | (np.diff(rows, prepend=-1) != 0))
     lengths = np.diff(first, append=len(rows)) + CLIPPED_RUN - 1
     rows, columns = rows[first], columns[first]
