@@ -156,12 +156,19 @@ def write_tiny_tokenizer_config(out: Path, store: Path) -> Path:
     return path
 
 
-def write_tiny_store(folder: Path, num_windows: int, *, mixed_shapes: bool = False) -> Path:
-    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on."""
+def write_tiny_store(
+    folder: Path, num_windows: int, *, mixed_shapes: bool = False, labels: Sequence[str] = ("rest",)
+) -> Path:
+    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on, ``labels`` in turn."""
     files, digests = [], []
     for split, seeds in (("train", range(num_windows)), ("val", range(100, 104))):
         for shard, part in enumerate(np.array_split(np.array(seeds), 2)):
-            windows = [stored_window(3 if mixed_shapes and seed % 3 == 0 else 2, 400, seed=int(seed)) for seed in part]
+            windows = [
+                stored_window(
+                    3 if mixed_shapes and seed % 3 == 0 else 2, 400, label=labels[seed % len(labels)], seed=int(seed)
+                )
+                for seed in part
+            ]
             path = folder / f"{split}-noise-{shard:05d}.parquet"
             with ShardWriter(path) as writer:
                 writer.write(windows)

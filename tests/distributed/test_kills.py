@@ -1,0 +1,71 @@
+"""Workers are killed and hang; the run ends with the losses of an uninterrupted one, bit by bit."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neurolm.distributed.train import train
+from neurolm.training.runs import TrainingRun
+from tests.distributed.survivors import (
+    NUM_STEPS,
+    SAVED_EVERY,
+    Trace,
+    Witness,
+    blows,
+    exact_curves,
+    make_run,
+    write_store,
+)
+
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, store: Path, ray_cluster: None
+) -> Callable[[str], TrainingRun]:
+    """A stage that was trained without interruption; stages before it are trained first."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    done: dict[str, TrainingRun] = {}
+
+    def trained(stage: str) -> TrainingRun:
+        for name in ("tokenizer", "pretrain", "instruct"):
+            if name not in done:
+                done[name] = make_run(name, out, store)
+                train(done[name], show_progress=False)
+            if name == stage:
+                break
+        return done[stage]
+
+    return trained
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "pretrain", "instruct"])
+def test_killed_workers(
+    stage: str,
+    tmp_path: Path,
+    store: Path,
+    undisturbed: Callable[[str], TrainingRun],
+    kill_report: Callable[..., None],
+) -> None:
+    whole = undisturbed(stage)
+    earlier = {"pretrain": "tokenizer", "instruct": "pretrained"}.get(stage)
+    run = make_run(stage, tmp_path / "out", store, **({earlier: str(whole.earlier_model)} if earlier else {}))
+    witness = Witness(tmp_path / "witness.jsonl")
+    plan = [(13, 1, signal.SIGKILL), (27, 0, signal.SIGKILL)]
+    with blows(run, witness, plan) as times:
+        train(run, callbacks=[witness], show_progress=False)
+    trace = Trace(run)
+    assert len(witness.events("start")) == 3
+    lost, recovery = trace.lost_steps(), [trace.recovery_s(time) for time in times]
+    kill_report(f"SIGKILL of rank 1, then of rank 0: {stage}", lost_steps=lost, recovery_s=recovery, equal="bits")
+    assert exact_curves(run) == exact_curves(whole)
+    assert lost <= 4 * SAVED_EVERY
+    assert trace.steps()[-1][0] == NUM_STEPS
