@@ -19,7 +19,14 @@ from tests.distributed.survivors import (
     write_store,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.kill,
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.filterwarnings("default"),
+]
+Undisturbed = Callable[[str], TrainingRun]
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, store: Path, ray_cluster: None
-) -> Callable[[str], TrainingRun]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, store: Path, ray_cluster: None) -> Undisturbed:
     """A stage that was trained without interruption; stages before it are trained first."""
     out = tmp_path_factory.mktemp("undisturbed")
     done: dict[str, TrainingRun] = {}
@@ -52,7 +57,7 @@ def test_killed_workers(
     stage: str,
     tmp_path: Path,
     store: Path,
-    undisturbed: Callable[[str], TrainingRun],
+    undisturbed: Undisturbed,
     kill_report: Callable[..., None],
 ) -> None:
     whole = undisturbed(stage)
