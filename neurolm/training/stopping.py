@@ -27,7 +27,8 @@ class Stopped(Exception):
 def stop_signals(on_stop: Callable[[], None]) -> Iterator[None]:
     """Make the first SIGTERM or SIGINT a call of ``on_stop``; the next one interrupts at once (KeyboardInterrupt).
 
-    Only the main thread of a process hears signals; in another one this does nothing.
+    Only the main thread of a process hears signals; in another one this does nothing. A signal that the process was
+    started to ignore, as by `nohup`, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +45,8 @@ def stop_signals(on_stop: Callable[[], None]) -> Iterator[None]:
         os.write(2, f"\n{name}: stopping after this step and its checkpoint; once more stops at once\n".encode())
         on_stop()
 
-    before = {number: signal.signal(number, hear) for number in STOP_SIGNALS}
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, hear) for number in heard}
     try:
         yield
     finally:

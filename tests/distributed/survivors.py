@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray.train.v2._internal.execution.callback import ReportCallback, WorkerGroupCallback
+import ray.train
+from ray.train.v2._internal.execution.callback import ReportCallback, WorkerCallback, WorkerGroupCallback
 
 from neurolm.config import build
+from neurolm.eeg.reading import StepWindows
 from neurolm.tracking import FILE_NAME, read_curves
+from neurolm.training.batches import Batcher, StepBatch
 from neurolm.training.runs import STAGES, TrainingRun
 from tests.tiny import tiny_tokenizer_settings, write_tiny_store
 
@@ -75,6 +78,26 @@ class Witness(WorkerGroupCallback, ReportCallback):
             return []
         records = [json.loads(line) for line in self.path.read_text().splitlines()]
         return [record for record in records if record["event"] == event]
+
+
+class Slow(WorkerCallback):
+    """Makes every step of every worker take longer; a given step of rank 1, once, for ever."""
+
+    def __init__(self, seconds: float, *, hangs_at: int | None = None, marker: Path = Path()) -> None:
+        self.seconds, self.hangs_at, self.marker = seconds, hangs_at, marker
+
+    def after_init_train_context(self) -> None:
+        collate = Batcher.__call__
+
+        def slowly(batcher: Batcher, part: StepWindows) -> StepBatch:
+            time.sleep(self.seconds)
+            is_second = ray.train.get_context().get_world_rank() == 1
+            if is_second and part.step == self.hangs_at and not self.marker.exists():
+                self.marker.write_text(str(time.time()))
+                time.sleep(10**6)
+            return collate(batcher, part)
+
+        Batcher.__call__ = slowly  # type: ignore[method-assign]
 
 
 class Trace:

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from neurolm.distributed.train import train
@@ -11,6 +12,7 @@ from neurolm.training.runs import TrainingRun
 from tests.distributed.survivors import (
     NUM_STEPS,
     SAVED_EVERY,
+    Slow,
     Trace,
     Witness,
     blows,
@@ -74,3 +76,30 @@ def test_killed_workers(
     assert exact_curves(run) == exact_curves(whole)
     assert lost <= 4 * SAVED_EVERY
     assert trace.steps()[-1][0] == NUM_STEPS
+
+
+def test_hanging_workers(
+    tmp_path: Path, store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
+) -> None:
+    """Rank 1 is frozen as a whole; later only its training thread sleeps, while its process still answers."""
+    limit = 60
+    run = make_run("tokenizer", tmp_path / "out", store, survival={"max_failures": 2, "worker_timeout_s": limit})
+    witness, marker = Witness(tmp_path / "witness.jsonl"), tmp_path / "hangs"
+    sleeper = Slow(0.0, hangs_at=32, marker=marker)
+    with blows(run, witness, [(13, 1, signal.SIGSTOP)]) as times:
+        train(run, callbacks=[witness, sleeper], show_progress=False)
+    trace = Trace(run)
+    starts = witness.events("start")
+    assert len(starts) == 3
+    frozen, asleep = times[0], float(marker.read_text())
+    noticed = [round(start["time"] - since, 1) for start, since in zip(starts[1:], (frozen, asleep), strict=True)]
+    recovery = [trace.recovery_s(frozen), trace.recovery_s(asleep)]
+    kill_report(
+        f"rank 1 hangs, worker_timeout_s={limit}",
+        lost_steps=trace.lost_steps(),
+        restarted_s=noticed,
+        recovery_s=recovery,
+        equal="bits",
+    )
+    assert not any(psutil.pid_exists(pid) for start in starts[:-1] for pid in start["pids"])
+    assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
