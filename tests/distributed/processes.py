@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,13 @@ class Family:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                command, stdout=file, stderr=file, env=environment, cwd=ROOT, start_new_session=True
+                command,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                cwd=ROOT,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
             )
         self._known: dict[int, psutil.Process] = {}
 

@@ -1,5 +1,6 @@
 """The job itself is stopped or dies; the same run id goes on where it was, bit by bit."""
 
+import os
 import signal
 import sys
 import time
@@ -50,7 +51,7 @@ def test_ctrl_c_then_driver_and_head_killed(
         wait_for(past(run, 12))
         script.members()
         asked_at = time.time()
-        script.process.send_signal(signal.SIGINT)
+        os.killpg(script.process.pid, signal.SIGINT)  # as a terminal does: to all of the session
         assert script.process.wait(PATIENCE_S) == EXIT_CODE
         stopped_s = round(time.time() - asked_at, 1)
     stopped_at = trace.steps()[-1][0]
