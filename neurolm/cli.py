@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from neurolm.config import UserError, load, parse_overrides
+from neurolm.training.stopping import EXIT_CODE, Stopped
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -106,6 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
 
 def _download(options: argparse.Namespace) -> None:

@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from neurolm.eeg.fingerprint import Fingerprint
 from neurolm.eeg.fingerprint_files import DIGEST, RecordingFingerprint, write_fingerprints
@@ -122,12 +124,51 @@ def write_no_fingerprints(shard: Path, windows: Sequence[StoredWindow]) -> dict[
     return {DIGEST: write_fingerprints(shard, list(recordings.values()))}
 
 
-def write_tiny_store(folder: Path, num_windows: int, *, mixed_shapes: bool = False) -> Path:
-    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on."""
+def tiny_tokenizer_settings(out: Path, store: Path) -> dict[str, Any]:
+    """Plain settings of a stage 1 run of seconds."""
+    return {
+        "stage": "tokenizer",
+        "out": str(out),
+        "data": {"store": str(store)},
+        "epochs": 2,
+        "validations": 2,
+        "batch": {"size": 8, "text_size": 3, "text_length": 16, "micro_size": 2},
+        "optimizer": {"learning_rate": 1e-3},
+        "model": {
+            "hidden_size": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "decoder_layers": 1,
+            "codebook_size": 16,
+            "codebook_dim": 8,
+            "embedding_init_std": 0.02,
+        },
+        "tracking": {"enabled": False},
+        "resources": {"cpus_per_worker": 0.5, "reader_cpus": 0.1},
+    }
+
+
+def write_tiny_tokenizer_config(out: Path, store: Path) -> Path:
+    """The same as a file, in ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "tokenizer.yaml"
+    path.write_text(yaml.safe_dump(tiny_tokenizer_settings(out, store)))
+    return path
+
+
+def write_tiny_store(
+    folder: Path, num_windows: int, *, mixed_shapes: bool = False, labels: Sequence[str] = ("rest",)
+) -> Path:
+    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on, ``labels`` in turn."""
     files, digests = [], []
     for split, seeds in (("train", range(num_windows)), ("val", range(100, 104))):
         for shard, part in enumerate(np.array_split(np.array(seeds), 2)):
-            windows = [stored_window(3 if mixed_shapes and seed % 3 == 0 else 2, 400, seed=int(seed)) for seed in part]
+            windows = [
+                stored_window(
+                    3 if mixed_shapes and seed % 3 == 0 else 2, 400, label=labels[seed % len(labels)], seed=int(seed)
+                )
+                for seed in part
+            ]
             path = folder / f"{split}-noise-{shard:05d}.parquet"
             with ShardWriter(path) as writer:
                 writer.write(windows)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neurolm.config import ConfigError, UserError, flatten, parse_overrides, read
+from neurolm.training.stopping import EXIT_CODE, Stopped
 
 PLACES = (
     "out", "data.root", "data.pretraining_root", "data.store", "data.pretraining_store", "data.token_store",
@@ -23,7 +24,10 @@ Main = Callable[[Path, dict[str, Any]], None]
 
 
 def run_job(main: Main, usage: str, arguments: list[str] | None = None) -> None:
-    """Parse ``CONFIG [dotted.name=value …]``, start or join Ray and call ``main``; a user's mistake exits with 2."""
+    """Parse ``CONFIG [dotted.name=value …]``, start or join Ray and call ``main``.
+
+    A user's mistake exits with 2, a run that was stopped on request with 75.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage.strip())
@@ -36,6 +40,9 @@ def run_job(main: Main, usage: str, arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
 
 def is_under_job() -> bool:
@@ -84,8 +91,6 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables; the pipeline says what matters
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # A worker that imports torch on a busy machine takes longer than Ray's 60 s; a trial then failed or hung.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     # Two concurrent trials are a dozen small processes: no reason to start them two by two, and to warn of each two.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")

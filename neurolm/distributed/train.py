@@ -9,39 +9,32 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import ray.train
 import torch
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import RunConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from neurolm.config import UserError, override
-from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_steps
+from neurolm.distributed.context import RayContext, StopFlag, Watchdog
+from neurolm.distributed.restarts import failure_config, scaling_config, set_environment, torch_config
+from neurolm.distributed.stream import OrderedDataConfig, committed_step, step_chunks, worker_steps
 from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
 from neurolm.tracking import FILE_NAME, start_run
 from neurolm.training.assembly import Assembly, reading_plan
-from neurolm.training.context import ProcessGroupContext
 from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
 from neurolm.training.leakage import check_leakage
 from neurolm.training.runs import TrainingRun
+from neurolm.training.stopping import Stopped, stop_signals
 from neurolm.training.worker import finished, mark_finished, run_key, run_worker
 
 logger = logging.getLogger(__name__)
 
 MISTAKE = "mistake.txt"
 """Where a worker leaves the words of a user's mistake for the driver."""
-
-
-class RayContext(ProcessGroupContext):
-    """A Ray Train worker: a process group, and reports that carry checkpoints."""
-
-    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        """Report to Ray Train; with a checkpoint, the parts of all workers are merged into one."""
-        packed = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
-        ray.train.report(metrics, checkpoint=packed)
 
 
 def train(
@@ -51,7 +44,12 @@ def train(
     callbacks: list[UserCallback] | None = None,
     show_progress: bool = True,
 ) -> dict[str, float]:
-    """Train a stage on ``run.workers`` Ray Train workers; the same run id again resumes. Raises UserError."""
+    """Train a stage on ``run.workers`` Ray Train workers; the same run id again resumes.
+
+    Raises:
+        UserError: something is wrong with settings, data or the model to start from.
+        Stopped: this process was asked to stop (SIGTERM, SIGINT), and the run has.
+    """
     if run.engine.kind == "torch" and run.workers > 1:
         raise UserError(f"engine.kind=torch trains in one process, workers={run.workers}; set engine.kind=deepspeed")
     run = anchored(run)
@@ -64,17 +62,15 @@ def train(
     total_steps = plan.total_steps(plan.order(store))
     storage = run.out / "checkpoints"
     (run.folder / MISTAKE).unlink(missing_ok=True)
+    set_environment(run)
     trainer = TorchTrainer(
         functools.partial(_worker, run=run, parent=parent),
-        scaling_config=ScalingConfig(
-            num_workers=run.workers,
-            use_gpu=run.resources.gpus_per_worker > 0,
-            resources_per_worker=_resources(run),
-        ),
+        torch_config=torch_config(run),
+        scaling_config=scaling_config(run),
         run_config=RunConfig(
             name=run.name,
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=2),
+            failure_config=failure_config(run),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=callbacks or [],
             worker_runtime_env={"env_vars": _worker_environment(run)},
@@ -82,16 +78,40 @@ def train(
         datasets={"train": functools.partial(step_chunks, storage / run.name, total_steps, plan.batch_size)},
         dataset_config=OrderedDataConfig(plan, run.resources.reader_cpus),
     )
-    with _ProgressFollower(run) if show_progress else _Nothing():
+    stop_flag = StopFlag(run)
+    stop_flag.clear()
+    with stop_signals(stop_flag.set), _ProgressFollower(run) if show_progress else _Nothing():
         try:
-            trainer.fit()
+            _fit(trainer)
         except ray.train.TrainingFailedError as error:
             if (run.folder / MISTAKE).is_file():
                 raise UserError((run.folder / MISTAKE).read_text()) from error
             raise
+    if stop_flag.is_set():
+        raise Stopped(committed_step(storage / run.name), total_steps)
     kept = finished(run)
     assert kept is not None, f"{run.folder}: the run ended without its last record"
     return kept
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Let a thread wait for the run: Ray Train would take SIGINT over, and end the run where it stands."""
+    if threading.current_thread() is not threading.main_thread():
+        trainer.fit()
+        return
+    failures: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=fit, daemon=True)
+    waiting.start()
+    waiting.join()
+    if failures:
+        raise failures[0]
 
 
 R = TypeVar("R", bound=TrainingRun)
@@ -113,7 +133,8 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
         raise UserError((run.folder / MISTAKE).read_text())
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
-    context = RayContext(ray.train.torch.get_device())
+    watchdog = Watchdog(run.survival.worker_timeout_s, run.survival.worker_timeout_s + run.survival.start_timeout_s)
+    context = RayContext(ray.train.torch.get_device(), StopFlag(run), watchdog)
     tracker = start_run(
         run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank
     )
@@ -148,20 +169,20 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
                 resume_from=Path(folder) if folder else None,
                 checkpoint_folder=checkpoint_folder,
             )
+    except Stopped:
+        tracker.close("KILLED")
+        return
     except BaseException as error:
         if isinstance(error, UserError):
             run.folder.mkdir(parents=True, exist_ok=True)
             (run.folder / MISTAKE).write_text(str(error))
         tracker.close("FAILED")
         raise
+    finally:
+        watchdog.stop()
     if context.rank == 0:
         mark_finished(run, best)
     tracker.close("FINISHED")
-
-
-def _resources(run: TrainingRun) -> dict[str, float]:
-    resources = {"CPU": run.resources.cpus_per_worker}
-    return resources | ({"GPU": run.resources.gpus_per_worker} if run.resources.gpus_per_worker else {})
 
 
 def _worker_environment(run: TrainingRun) -> dict[str, str]:

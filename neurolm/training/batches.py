@@ -5,6 +5,7 @@ that `neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows a
 """
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -42,6 +43,8 @@ class StepBatch:
     micro_batches: tuple[Batch, ...]
     counts: dict[str, int]
     num_windows: int
+    window_digest: int = 0
+    """A sum over the windows, so that workers' digests add up to the global batch's."""
 
 
 class Batcher:
@@ -86,4 +89,12 @@ class Batcher:
         for batch in batches:
             for name, count in batch.counts.items():
                 counts[name] = counts.get(name, 0) + count
-        return StepBatch(part.step, batches, counts, len(part.windows))
+        return StepBatch(part.step, batches, counts, len(part.windows), window_digest(part))
+
+
+def window_digest(part: StepWindows) -> int:
+    """Which windows stand at which places: a sum of 32-bit numbers, exact in float64 for two million windows."""
+    return sum(
+        zlib.crc32(f"{place}/{window.data_set}/{window.recording}/{window.start_s}".encode())
+        for place, window in zip(part.places.tolist(), part.windows, strict=True)
+    )

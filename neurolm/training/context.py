@@ -4,12 +4,23 @@ The loop is written against `RunContext` and runs the same in one process (`Loca
 has set up torch.distributed (`ProcessGroupContext`, which the Ray Train context extends).
 """
 
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+class Call(IntEnum):
+    """What a run hears from outside; the first worker hears it for all, and they answer at the end of the same step."""
+
+    NOTHING = 0
+    LOOK = 1
+    """Ask all together whether a node is about to be taken away."""
+    STOP = 2
+    """Write a checkpoint and stop."""
 
 
 class RunContext(Protocol):
@@ -31,6 +42,14 @@ class RunContext(Protocol):
         """Hand validation metrics, and perhaps this worker's part of a checkpoint, to whoever started the run."""
         ...
 
+    def call(self) -> Call:
+        """What this worker hears now; only the first worker ever hears something."""
+        ...
+
+    def is_leaving(self) -> bool:
+        """Whether a node of the run is about to be taken away, told once; every worker must ask."""
+        ...
+
 
 class LocalContext:
     """One process alone."""
@@ -40,6 +59,7 @@ class LocalContext:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
+        self._is_asked_to_stop = False
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """One worker's sum is its own value."""
@@ -51,6 +71,18 @@ class LocalContext:
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Nobody to tell: the loop keeps checkpoints of a local run itself."""
+
+    def stop(self) -> None:
+        """Let the run stop after its present step."""
+        self._is_asked_to_stop = True
+
+    def call(self) -> Call:
+        """Whether `stop` was called."""
+        return Call.STOP if self._is_asked_to_stop else Call.NOTHING
+
+    def is_leaving(self) -> bool:
+        """This machine stays."""
+        return False
 
 
 class ProcessGroupContext:
@@ -75,3 +107,11 @@ class ProcessGroupContext:
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Without a launcher there is nobody to tell."""
+
+    def call(self) -> Call:
+        """Without a launcher nobody calls."""
+        return Call.NOTHING
+
+    def is_leaving(self) -> bool:
+        """Without a launcher nobody knows."""
+        return False

@@ -15,9 +15,10 @@ import torch
 
 from neurolm.tracking import Tracker
 from neurolm.training.batches import StepBatch
-from neurolm.training.context import RunContext
+from neurolm.training.context import Call, RunContext
 from neurolm.training.engine import DivergedError, Engine
 from neurolm.training.stage import Stage
+from neurolm.training.stopping import Stopped
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def fit(
 
     Raises:
         DivergedError: a loss or gradient is not finite; nothing was updated in that step.
+        Stopped: somebody asked for it; the checkpoint was handed over.
     """
     latest: dict[str, float] = {}
     while engine.step_count < schedule.total_steps:
@@ -72,7 +74,7 @@ def fit(
         batch = next(batches)
         started = time.perf_counter()
         assert batch.step == engine.step_count, f"stream is at step {batch.step}, engine at {engine.step_count}"
-        metrics = _train_step(stage, engine, batch, context, schedule)
+        metrics, call = _train_step(stage, engine, batch, context, schedule)
         ended = time.perf_counter()
         completed = engine.step_count
         if completed % schedule.log_every == 0 or completed == schedule.total_steps:
@@ -85,7 +87,9 @@ def fit(
                     "data_wait_share": (started - waited_from) / max(ended - waited_from, 1e-9),
                 },
             )
-        is_validation, is_saving = schedule.validates(completed), schedule.saves(completed)
+        is_stopping = call is Call.STOP
+        is_extra = is_stopping or (call is Call.LOOK and context.is_leaving())
+        is_validation, is_saving = schedule.validates(completed), schedule.saves(completed) or is_extra
         if is_validation:
             stage.eval()
             latest = validate()
@@ -96,13 +100,16 @@ def fit(
             checkpoint = save(completed, latest) if is_saving else None
             report: dict[str, Any] = {"step": completed, **latest}
             context.report(report, checkpoint)
+        if is_stopping and completed < schedule.total_steps:
+            raise Stopped(completed, schedule.total_steps)
     return latest
 
 
 def _train_step(
     stage: Stage, engine: Engine, batch: StepBatch, context: RunContext, schedule: Schedule
-) -> dict[str, float]:
-    totals = sum_over_workers(batch.counts, context)
+) -> tuple[dict[str, float], Call]:
+    totals = sum_over_workers(batch.counts | {"window_digest": batch.window_digest}, context)
+    window_digest = totals.pop("window_digest")
     if engine.step_count == 0:
         stage.before_training(batch.micro_batches, context)
     stage.before_step(engine.step_count, schedule.total_steps)
@@ -113,8 +120,10 @@ def _train_step(
         for name, share in losses.items():
             shares[name] = shares.get(name, torch.zeros((), device=context.device)) + share.detach()
     names = sorted(shares)
-    reduced = context.all_reduce_sum(torch.stack([shares[name].double() for name in names]))
-    metrics = dict(zip(names, reduced.tolist(), strict=True))
+    heard = torch.tensor(float(context.call()), device=context.device)
+    reduced = context.all_reduce_sum(torch.stack([*(shares[name].double() for name in names), heard.double()]))
+    *values, call = reduced.tolist()
+    metrics = dict(zip(names, values, strict=True)) | {"window_digest": window_digest}
     if not math.isfinite(metrics["loss"]):
         places = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
         raise DivergedError(
@@ -123,7 +132,7 @@ def _train_step(
         )
     metrics |= engine.step()
     stage.after_step(context)
-    return metrics
+    return metrics, Call(int(call))
 
 
 def sum_over_workers(counts: dict[str, int], context: RunContext) -> dict[str, float]:

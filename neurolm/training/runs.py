@@ -23,6 +23,7 @@ from neurolm.training.instruct import InstructLossConfig
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig
 from neurolm.training.stage import Precision
+from neurolm.training.survival import SurvivalConfig
 from neurolm.training.tokenizer import TokenizerLossConfig
 
 Attention = Literal["sdpa", "flex"]
@@ -71,6 +72,10 @@ class TrainingRun(Step):
     """MLflow."""
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
     """CPUs and GPUs."""
+    min_workers: Annotated[int, Field(gt=0)] | None = None
+    """Go on with as few workers where machines are lost, and with up to ``workers`` again; null: always ``workers``."""
+    survival: SurvivalConfig = Field(default_factory=SurvivalConfig)
+    """What happens when workers or nodes fail."""
 
     @model_validator(mode="after")
     def _batch_feeds_every_worker(self) -> "TrainingRun":
@@ -78,6 +83,8 @@ class TrainingRun(Step):
             raise ValueError(
                 f"batch.size {self.batch.size} is too small for {self.workers} workers; use {2 * self.workers} or more"
             )
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
         return self
 
     @property
@@ -236,7 +243,7 @@ def load_run(path: str | Path, overrides: dict[str, Any] | None = None) -> Train
 def training_digest(run: TrainingRun) -> str:
     """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same."""
     values = as_dict(run)
-    for name in ("out", "tracking", "resources", "budget", "run_id", "sweep"):
+    for name in ("out", "tracking", "resources", "budget", "run_id", "sweep", "workers", "min_workers", "survival"):
         values.pop(name, None)
     for name in (
         "root",

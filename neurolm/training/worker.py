@@ -13,7 +13,7 @@ from neurolm.config import ConfigError, UserError, as_dict, as_yaml, flatten
 from neurolm.eeg.reading import StepWindows, read_steps
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
-from neurolm.tracking import NullTracker, TeeTracker, Tracker, start_run
+from neurolm.tracking import NullTracker, Status, TeeTracker, Tracker, start_run
 from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
@@ -21,6 +21,7 @@ from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
+from neurolm.training.stopping import Stopped, stop_signals
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def run_worker(
 
 
 def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str = "cpu") -> dict[str, float]:
-    """Train any stage in this process; running the same run id again resumes it. Raises UserError."""
+    """Train any stage in this process; running the same run id again resumes it. Raises UserError, Stopped."""
     if run.engine.kind != "torch":
         raise ConfigError(f"engine.kind: {run.engine.kind} needs Ray Train; use engine.kind=torch or ray_jobs/train.py")
     check_leakage(run, run.data.allow_leakage)
@@ -117,18 +118,20 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     local = LocalCheckpoints(checkpoints)
     context.report = local.commit  # type: ignore[method-assign]
     try:
-        best = run_worker(
-            run,
-            context,
-            TeeTracker([tracker, bar]),
-            make_engine=make_engine,
-            make_stream=make_stream,
-            resume_from=local.latest(),
-            checkpoint_folder=local.new,
-        )
-    except BaseException:
-        bar.close("FAILED")
-        tracker.close("FAILED")
+        with stop_signals(context.stop):
+            best = run_worker(
+                run,
+                context,
+                TeeTracker([tracker, bar]),
+                make_engine=make_engine,
+                make_stream=make_stream,
+                resume_from=local.latest(),
+                checkpoint_folder=local.new,
+            )
+    except BaseException as error:
+        status: Status = "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED"
+        bar.close(status)
+        tracker.close(status)
         raise
     mark_finished(run, best)
     bar.close("FINISHED")
@@ -176,7 +179,9 @@ def _resume(
     state = json.loads((folder / "neurolm.json").read_text())
     refuse_other_origin(run, state["made_from"])
     engine.load(folder)
-    torch.set_rng_state(torch.load(folder / f"random-{context.rank}.pt", weights_only=True))
+    random = folder / f"random-{context.rank}.pt"
+    if random.is_file():  # a run that has grown has workers that had no state before
+        torch.set_rng_state(torch.load(random, weights_only=True))
     logger.info("run %s resumes at step %d of %d", run.name, engine.step_count, assembly.schedule.total_steps)
     return dict(state["best"])
 

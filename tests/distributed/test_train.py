@@ -9,32 +9,13 @@ from neurolm.distributed.train import train
 from neurolm.tracking import read_curves
 from neurolm.training.runs import TokenizerRun
 from neurolm.training.worker import train_locally
-from tests.tiny import write_tiny_store
+from tests.tiny import tiny_tokenizer_settings, write_tiny_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
 
 
 def tokenizer_run(out: Path, store: Path) -> TokenizerRun:
-    values = {
-        "out": str(out),
-        "data": {"store": str(store)},
-        "epochs": 2,
-        "validations": 2,
-        "batch": {"size": 8, "text_size": 3, "text_length": 16, "micro_size": 2},
-        "optimizer": {"learning_rate": 1e-3},
-        "model": {
-            "hidden_size": 16,
-            "num_layers": 1,
-            "num_heads": 2,
-            "decoder_layers": 1,
-            "codebook_size": 16,
-            "codebook_dim": 8,
-            "embedding_init_std": 0.02,
-        },
-        "tracking": {"enabled": False},
-        "resources": {"cpus_per_worker": 0.5, "reader_cpus": 0.1},
-    }
-    return build(TokenizerRun, values, source="test")
+    return build(TokenizerRun, tiny_tokenizer_settings(out, store), source="test")
 
 
 def test_two_workers_equal_one_and_a_run_id_resumes(tmp_path: Path, ray_cluster: None) -> None:

@@ -44,6 +44,9 @@ def test_any_number_of_workers_sees_the_same_global_batches(
     sizes = BatchConfig(size=SIZE, text_size=5, text_length=LENGTH, micro_size=micro_size)
     order = GlobalOrder(store.index("train"), batch_size=SIZE, seed=3)
     assert order.steps_per_epoch == 4
+    whole = Batcher(sizes, corpus=corpus, tasks=None, seed=7)
+    digests = {part.step: whole(part).window_digest for part in read_steps(store, order, range(8))}
+    assert len(set(digests.values())) == 8
     seen: dict[int, dict[int, int]] = {}
     texts: dict[int, list[list[int]]] = {}
     for rank in range(world_size):
@@ -51,6 +54,7 @@ def test_any_number_of_workers_sees_the_same_global_batches(
         for part in read_steps(store, order, range(8), rank, world_size):
             step = batcher(part)
             assert len(step.micro_batches) == batcher.num_micro_batches
+            digests[part.step] -= step.window_digest
             assert step.num_windows == len(part.windows) == step.counts["windows"]
             rows = {int(place): window.row for place, window in zip(part.places, part.windows, strict=True)}
             in_batches = [p for one in step.micro_batches for group in one.groups for p in group.position.tolist()]
@@ -62,6 +66,7 @@ def test_any_number_of_workers_sees_the_same_global_batches(
                     assert sum(len(group.signal) for group in one.groups) <= micro_size
                 assert one.text is not None
                 texts.setdefault(part.step, []).extend(one.text.tolist())
+    assert set(digests.values()) == {0}, "the workers' digests add up to that of the global batch"
     for step, rows in seen.items():
         assert [rows[place] for place in range(len(rows))] == order.batch(step).tolist()
         assert texts[step] == corpus.batch(step, 5, LENGTH, seed=7).tolist()

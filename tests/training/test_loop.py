@@ -14,13 +14,14 @@ from neurolm.eeg.reading import StepWindows
 from neurolm.models.neural_tokenizer import NeuralTokenizer
 from neurolm.sequences import Batch
 from neurolm.training.batches import BatchConfig, Batcher, StepBatch
-from neurolm.training.context import LocalContext
+from neurolm.training.context import Call, LocalContext
 from neurolm.training.engine import DivergedError, TorchEngine
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.loop import Schedule, fit
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from neurolm.training.stage import Stage
+from neurolm.training.stopping import Stopped
 from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
 from tests.tiny import TOKENIZER, mixed_windows, tasks, tiny_neurolm
 
@@ -84,7 +85,29 @@ def steps(start: int = 0) -> Iterator[StepBatch]:
         start += 1
 
 
-def run(stage: Line, engine: TorchEngine, total: int, recorder: Recorder, **schedule: Any) -> dict[str, float]:
+class CalledContext(LocalContext):
+    """Hears what it is told at the steps it is told, from 0."""
+
+    def __init__(self, calls: dict[int, Call]) -> None:
+        super().__init__()
+        self.calls, self.step = calls, -1
+
+    def call(self) -> Call:
+        self.step += 1
+        return self.calls.get(self.step, Call.NOTHING)
+
+    def is_leaving(self) -> bool:
+        return self.step == 1
+
+
+def run(
+    stage: Line,
+    engine: TorchEngine,
+    total: int,
+    recorder: Recorder,
+    context: LocalContext | None = None,
+    **schedule: Any,
+) -> dict[str, float]:
     def save(step: int, metrics: dict[str, float]) -> Path:
         stage.calls.append(f"save {step}")
         return Path(f"checkpoint-{step}")
@@ -93,7 +116,7 @@ def run(stage: Line, engine: TorchEngine, total: int, recorder: Recorder, **sche
         assert not stage.training
         return {"score": float(engine.step_count)}
 
-    context = LocalContext()
+    context = context or LocalContext()
     context.report = lambda metrics, checkpoint: stage.calls.append(f"report {metrics} {checkpoint}")  # type: ignore[method-assign]
     return fit(
         stage,
@@ -139,6 +162,32 @@ def test_the_calls_of_a_run_in_order() -> None:
     for values in recorder.values.values():
         assert {"loss", "raw", "gradient_norm", "learning_rate", "progress", "data_wait_share"} <= values.keys()
         assert 0 <= values["data_wait_share"] <= 1
+
+
+def saved(stage: Line) -> list[str]:
+    return [call for call in stage.calls if call.startswith(("save", "report"))]
+
+
+def test_a_call_to_stop_is_answered_after_the_step_with_a_checkpoint() -> None:
+    stage = Line()
+    engine = TorchEngine(stage, SETTINGS, total_steps=4, device=CPU)
+    with pytest.raises(Stopped, match=r"after step 2 of 4; .* same command again goes on"):
+        run(stage, engine, 4, Recorder(), CalledContext({1: Call.STOP}), validations=1)
+    assert saved(stage) == ["save 2", "report {'step': 2} checkpoint-2"]
+    assert engine.step_count == 2
+
+
+def test_a_call_to_stop_in_the_last_step_changes_nothing() -> None:
+    stage = Line()
+    engine = TorchEngine(stage, SETTINGS, total_steps=2, device=CPU)
+    assert run(stage, engine, 2, Recorder(), CalledContext({1: Call.STOP}), validations=1) == {"score": 2}
+
+
+def test_a_node_that_is_about_to_go_is_worth_one_checkpoint() -> None:
+    stage = Line()
+    engine = TorchEngine(stage, SETTINGS, total_steps=4, device=CPU)
+    run(stage, engine, 4, Recorder(), CalledContext({step: Call.LOOK for step in range(4)}), validations=1)
+    assert [call for call in saved(stage) if call.startswith("save")] == ["save 2", "save 4"]
 
 
 def test_a_resumed_run_goes_on_where_it_was_and_starts_nothing_again() -> None:

@@ -1,0 +1,109 @@
+"""A Ray Train worker as the training loop sees it: reports with checkpoints, calls from outside, and a watchdog."""
+
+import faulthandler
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.experimental import internal_kv
+from ray.train import Checkpoint
+from torch import Tensor
+
+from neurolm.training.context import Call, ProcessGroupContext
+from neurolm.training.runs import TrainingRun
+from neurolm.training.worker import run_key
+
+LISTEN_EVERY_S = 1.0
+"""How often the first worker listens at most; a call is answered after the step that it was heard in."""
+KEPT_IN = b"neurolm"
+"""Namespace of Ray's key-value store."""
+
+
+class StopFlag:
+    """A word from the driver of a run to its first worker; the cluster keeps it, whatever file systems there are."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._key = b"stop-" + hashlib.sha256(run_key(run).encode()).hexdigest().encode()
+
+    def set(self) -> None:
+        """Ask the run to stop."""
+        internal_kv._internal_kv_put(self._key, b"stop", namespace=KEPT_IN)
+
+    def clear(self) -> None:
+        """Forget what an earlier driver asked."""
+        internal_kv._internal_kv_del(self._key, namespace=KEPT_IN)
+
+    def is_set(self) -> bool:
+        """Whether the run was asked to stop."""
+        return bool(internal_kv._internal_kv_exists(self._key, namespace=KEPT_IN))
+
+
+class Watchdog:
+    """Ends this process where it gets no further for too long, after writing to its log where every thread stands.
+
+    It runs outside the interpreter, so it also ends what hangs in a collective or in a file system; Ray Train then
+    starts all workers again. Workers wait for the slowest of them at every step: all notice when one hangs.
+    """
+
+    def __init__(self, timeout_s: float, first_timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._arm(first_timeout_s)
+
+    def beat(self) -> None:
+        """Begin to wait anew."""
+        self._arm(self._timeout_s)
+
+    def stop(self) -> None:
+        """Wait no more."""
+        faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self, seconds: float) -> None:
+        faulthandler.dump_traceback_later(seconds, file=2, exit=True)
+
+
+class RayContext(ProcessGroupContext):
+    """A Ray Train worker: a process group, reports that carry checkpoints, an ear for the driver and the cluster."""
+
+    def __init__(self, device: torch.device, stop_flag: StopFlag, watchdog: Watchdog) -> None:
+        super().__init__(device)
+        self._stop_flag = stop_flag
+        self._watchdog = watchdog
+        self._listens_at = 0.0
+        self._leaving: set[str] = set()
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """Sum over workers; where that succeeds, all of them are alive."""
+        total = super().all_reduce_sum(values)
+        self._watchdog.beat()
+        return total
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Gather, with the same meaning."""
+        gathered = super().all_gather_object(value)
+        self._watchdog.beat()
+        return gathered
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        """Report to Ray Train; with a checkpoint, the parts of all workers are merged into one."""
+        packed = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+        ray.train.report(metrics, checkpoint=packed)
+        self._watchdog.beat()
+
+    def call(self) -> Call:
+        """On the first worker, about once a second: whether the driver asks to stop, else a reminder to look around."""
+        now = time.monotonic()
+        if self.rank != 0 or now < self._listens_at:
+            return Call.NOTHING
+        self._listens_at = now + LISTEN_EVERY_S
+        return Call.STOP if self._stop_flag.is_set() else Call.LOOK
+
+    def is_leaving(self) -> bool:
+        """Whether Ray drains a node of this run that was not draining before."""
+        notice = ray.train.get_preemption_info()
+        leaving = set(notice.preempted_node_ids) if notice else set()
+        is_new = not leaving <= self._leaving
+        self._leaving |= leaving
+        return is_new

@@ -1,0 +1,72 @@
+"""What Ray Train is told about failures, and the watchdog; no cluster is started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neurolm.config import build, override
+from neurolm.distributed.restarts import GRACE_S, failure_config, scaling_config, set_environment, torch_config
+from neurolm.training.runs import TokenizerRun
+from tests.tiny import tiny_tokenizer_settings
+
+START = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> TokenizerRun:
+    values = tiny_tokenizer_settings(tmp_path, tmp_path / "store") | {"workers": 3, "engine": {"kind": "deepspeed"}}
+    return build(TokenizerRun, values, source="test")
+
+
+def test_a_run_is_elastic_only_if_told(run: TokenizerRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(START, "1")
+    assert scaling_config(run).num_workers == 3
+    set_environment(run)
+    assert float(os.environ[START]) == run.survival.start_timeout_s == 600
+    elastic = override(run, {"min_workers": 1, "survival.resize_every_s": 7})
+    scaling = scaling_config(elastic)
+    assert (scaling.num_workers, scaling.elastic_resize_monitor_interval_s) == ((1, 3), 7)
+    set_environment(elastic)
+    assert float(os.environ[START]) == run.survival.replacement_wait_s == 30
+
+
+def test_resources_of_a_worker(run: TokenizerRun) -> None:
+    assert scaling_config(run).resources_per_worker == {"CPU": 0.5}
+    with_gpu = scaling_config(override(run, {"resources.gpus_per_worker": 1}))
+    assert with_gpu.use_gpu and with_gpu.resources_per_worker == {"CPU": 0.5, "GPU": 1}
+
+
+def test_patience_reaches_every_limit_and_the_watchdog_comes_first(
+    run: TokenizerRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = override(run, {"survival": {"worker_timeout_s": 100, "max_failures": 7}})
+    for name in ("WORKER_HEALTH_CHECK_TIMEOUT_S", "COLLECTIVE_TIMEOUT_S"):
+        monkeypatch.setenv(f"RAY_TRAIN_{name}", "1")
+    set_environment(run)
+    limit = 100 + GRACE_S
+    for name in ("WORKER_HEALTH_CHECK_TIMEOUT_S", "COLLECTIVE_TIMEOUT_S"):
+        assert float(os.environ[f"RAY_TRAIN_{name}"]) == limit
+    assert torch_config(run).timeout_s == limit
+    failures = failure_config(run)
+    assert (failures.max_failures, failures.max_preemption_failures) == (7, -1)
+
+
+def test_the_watchdog_says_where_a_process_hangs_and_ends_it() -> None:
+    program = (
+        "import time\n"
+        "from neurolm.distributed.context import Watchdog\n"
+        "dog = Watchdog(timeout_s=1, first_timeout_s=1000)\n"
+        "for _ in range(4):\n"
+        "    time.sleep(0.5); dog.beat()\n"
+        "print('alive', flush=True)\n"
+        "def stuck():\n"
+        "    time.sleep(1000)\n"
+        "stuck()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (1, "alive\n")
+    assert "Timeout" in done.stderr and "in stuck" in done.stderr
