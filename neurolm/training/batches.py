@@ -6,7 +6,7 @@ that `neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows a
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydantic import Field
 from neurolm.config import config
 from neurolm.eeg.order import worker_slice
 from neurolm.eeg.reading import StepWindows
+from neurolm.eeg.shards import StoredWindow
 from neurolm.sequences import Batch, collate
 from neurolm.text.corpus import TextCorpus
 from neurolm.text.instructions import EncodedTask
@@ -42,6 +43,16 @@ class StepBatch:
     micro_batches: tuple[Batch, ...]
     counts: dict[str, int]
     num_windows: int
+    windows: Sequence[StoredWindow] = ()
+    """The windows that the micro-batches were made of."""
+    places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Their places in the global batch."""
+    tasks: Mapping[str, EncodedTask] | None = None
+
+    def alone(self, number: int) -> Batch:
+        """A batch of one of the windows, without text."""
+        chosen = slice(number, number + 1)
+        return collate(self.windows[chosen], self.places[chosen], text=None, tasks=self.tasks)
 
 
 class Batcher:
@@ -86,4 +97,4 @@ class Batcher:
         for batch in batches:
             for name, count in batch.counts.items():
                 counts[name] = counts.get(name, 0) + count
-        return StepBatch(part.step, batches, counts, len(part.windows))
+        return StepBatch(part.step, batches, counts, len(part.windows), part.windows, part.places, self._tasks)

@@ -1,7 +1,7 @@
 """The only training loop; the three stages, the engines and the launchers plug into it.
 
 Losses are shares of global means (see `neurolm.training.stage`), so the same numbers come out however a global batch is
-cut into micro-batches and workers. A non-finite loss stops the run before the optimizer step.
+cut into micro-batches and workers. A loss or gradient that is not finite changes no weight.
 """
 
 import math
@@ -15,8 +15,11 @@ import torch
 
 from neurolm.tracking import Tracker
 from neurolm.training.batches import StepBatch
+from neurolm.training.checkpoint_policy import CheckpointClock
 from neurolm.training.context import RunContext
 from neurolm.training.engine import DivergedError, Engine
+from neurolm.training.not_finite import NotFiniteGuard
+from neurolm.training.randomness import seed_step
 from neurolm.training.stage import Stage
 
 
@@ -29,7 +32,11 @@ class Schedule:
     """How often to validate, evenly spread, the last time at the end; a run of fewer steps validates after each."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints; None: with every validation."""
+    checkpoint_minutes: float | None = None
+    """Minutes after which a checkpoint is due in any case; None: never."""
     log_every: int = 1
+    seed: int = 0
+    """Of what a step draws at random."""
 
     def validates(self, completed: int) -> bool:
         """Whether to validate after ``completed`` steps."""
@@ -60,19 +67,22 @@ def fit(
     validate: Validate,
     save: Save,
     after_validation: Callable[[int, dict[str, float]], None],
+    guard: NotFiniteGuard,
 ) -> dict[str, float]:
     """Train from ``engine.step_count`` to the end of the schedule; returns the last validation metrics.
 
     Raises:
-        DivergedError: a loss or gradient is not finite; nothing was updated in that step.
+        DivergedError: a loss or gradient is not finite, and ``guard`` says stop; nothing was updated in that step.
+        RollBack: weights are not finite, and ``guard`` says that the run should go back.
     """
     latest: dict[str, float] = {}
+    clock = CheckpointClock(schedule.checkpoint_minutes)
     while engine.step_count < schedule.total_steps:
         waited_from = time.perf_counter()
         batch = next(batches)
         started = time.perf_counter()
         assert batch.step == engine.step_count, f"stream is at step {batch.step}, engine at {engine.step_count}"
-        metrics = _train_step(stage, engine, batch, context, schedule)
+        metrics, is_time = _train_step(stage, engine, batch, context, schedule, clock, guard)
         ended = time.perf_counter()
         completed = engine.step_count
         if completed % schedule.log_every == 0 or completed == schedule.total_steps:
@@ -85,7 +95,7 @@ def fit(
                     "data_wait_share": (started - waited_from) / max(ended - waited_from, 1e-9),
                 },
             )
-        is_validation, is_saving = schedule.validates(completed), schedule.saves(completed)
+        is_validation, is_saving = schedule.validates(completed), schedule.saves(completed) or is_time
         if is_validation:
             stage.eval()
             latest = validate()
@@ -96,12 +106,25 @@ def fit(
             checkpoint = save(completed, latest) if is_saving else None
             report: dict[str, Any] = {"step": completed, **latest}
             context.report(report, checkpoint)
+            if is_saving:
+                clock.saved()
     return latest
 
 
 def _train_step(
-    stage: Stage, engine: Engine, batch: StepBatch, context: RunContext, schedule: Schedule
-) -> dict[str, float]:
+    stage: Stage,
+    engine: Engine,
+    batch: StepBatch,
+    context: RunContext,
+    schedule: Schedule,
+    clock: CheckpointClock,
+    guard: NotFiniteGuard,
+) -> tuple[dict[str, float], bool]:
+    """One step's metrics, and whether the first worker's clock asks for a checkpoint, as all workers know by them."""
+    if guard.leaves_out(engine.step_count):
+        engine.step_count += 1
+        return {}, False
+    seed_step(schedule.seed, engine.step_count, context.rank)
     totals = sum_over_workers(batch.counts, context)
     if engine.step_count == 0:
         stage.before_training(batch.micro_batches, context)
@@ -113,17 +136,19 @@ def _train_step(
         for name, share in losses.items():
             shares[name] = shares.get(name, torch.zeros((), device=context.device)) + share.detach()
     names = sorted(shares)
-    reduced = context.all_reduce_sum(torch.stack([shares[name].double() for name in names]))
-    metrics = dict(zip(names, reduced.tolist(), strict=True))
-    if not math.isfinite(metrics["loss"]):
-        places = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
-        raise DivergedError(
-            f"step {engine.step_count}: {places} not finite; no weight was changed. "
-            "Lower optimizer.learning_rate, or look for extreme windows with `neurolm check`"
-        )
-    metrics |= engine.step()
+    is_time = torch.tensor(float(context.rank == 0 and clock.is_due()), dtype=torch.float64, device=context.device)
+    reduced = context.all_reduce_sum(torch.stack([*(shares[name].double() for name in names), is_time])).tolist()
+    metrics = dict(zip(names, reduced[:-1], strict=True))
+    try:
+        if not math.isfinite(metrics["loss"]):
+            engine.drop_gradients()
+            places = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
+            raise DivergedError(f"step {engine.step_count}: {places} not finite")
+        metrics |= engine.step()
+    except DivergedError as error:
+        return guard.handle(error, batch), False
     stage.after_step(context)
-    return metrics
+    return metrics, reduced[-1] > 0
 
 
 def sum_over_workers(counts: dict[str, int], context: RunContext) -> dict[str, float]:
