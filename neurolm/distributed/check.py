@@ -175,6 +175,6 @@ def _one_step(run: TrainingRun, keep: bool = False) -> str:
     if not torch.isfinite(loss) or not torch.isfinite(norm):
         raise UserError(f"stage {run.stage_name}: the first batch gives loss {loss:.4g} and gradient norm {norm:.4g}")
     if keep:
-        assembly.export(run.out / run.stage_name / "model", assembly.stage.state_dict(), {})
+        assembly.export(run.out / run.stage_name / "model", assembly.stage.state_dict(), {}, {})
     number = sum(parameter.numel() for parameter in trainable)
     return f"stage {run.stage_name}: {number:,} trainable parameters, loss {loss:.3f}, gradient norm {norm:.3g}"

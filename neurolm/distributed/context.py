@@ -2,17 +2,21 @@
 
 import faulthandler
 import hashlib
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 from ray.experimental import internal_kv
-from ray.train import Checkpoint
+from ray.train import Checkpoint, CheckpointConsistencyMode, CheckpointUploadMode
 from torch import Tensor
 
+from neurolm.config import UserError
 from neurolm.training.context import Call, ProcessGroupContext
+from neurolm.training.run_checkpoint import RunCheckpoints
 from neurolm.training.runs import TrainingRun
 from neurolm.training.worker import run_key
 
@@ -65,10 +69,25 @@ class Watchdog:
 
 
 class RayContext(ProcessGroupContext):
-    """A Ray Train worker: a process group, reports that carry checkpoints, an ear for the driver and the cluster."""
+    """A Ray Train worker: a process group, reports that carry checkpoints, an ear for the driver and the cluster.
 
-    def __init__(self, device: torch.device, stop_flag: StopFlag, watchdog: Watchdog) -> None:
+    Training goes on while a checkpoint is brought to its storage; the next one waits for it, so that at most one lies
+    on the worker's disk.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        checkpoints: RunCheckpoints,
+        leave_mistake: Callable[[UserError], None],
+        stop_flag: StopFlag,
+        watchdog: Watchdog,
+    ) -> None:
         super().__init__(device)
+        self._checkpoints = checkpoints
+        self._leave_mistake = leave_mistake
+        self._brought = threading.Event()
+        self._brought.set()
         self._stop_flag = stop_flag
         self._watchdog = watchdog
         self._listens_at = 0.0
@@ -88,8 +107,21 @@ class RayContext(ProcessGroupContext):
 
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Report to Ray Train; with a checkpoint, the parts of all workers are merged into one."""
-        packed = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
-        ray.train.report(metrics, checkpoint=packed)
+        self._brought.wait()
+        if checkpoint:
+            self._brought.clear()
+        ray.train.report(
+            metrics,
+            checkpoint=Checkpoint.from_directory(str(checkpoint)) if checkpoint else None,
+            checkpoint_dir_name=self._checkpoints.new_name(metrics["step"]),  # the first worker's counts
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=self._bring,
+        )
+        self._watchdog.beat()
+
+    def wait_for_commit(self) -> None:
+        """Return when Ray Train has heard of every report of every worker: then the checkpoints are whole."""
+        ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
         self._watchdog.beat()
 
     def call(self) -> Call:
@@ -107,3 +139,13 @@ class RayContext(ProcessGroupContext):
         is_new = not leaving <= self._leaving
         self._leaving |= leaving
         return is_new
+
+    def _bring(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
+        try:
+            path = self._checkpoints.commit(Path(checkpoint.path), name)
+        except UserError as error:
+            self._leave_mistake(error)  # here, because it is not the training thread that fails
+            raise
+        finally:
+            self._brought.set()
+        return Checkpoint(path, self._checkpoints.filesystem)

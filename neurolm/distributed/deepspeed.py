@@ -4,7 +4,10 @@ The optimizer is torch's AdamW, handed to DeepSpeed, so no C++ operation is comp
 is that of `neurolm.training.engine.TorchEngine`; ZeRO partitions it over workers.
 """
 
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +69,15 @@ class DeepSpeedEngine:
             group["lr"] = rate
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm())
-        if not torch.isfinite(torch.tensor(norm)):
-            raise DivergedError(f"step {self.step_count}: gradient norm is {norm}; lower optimizer.learning_rate")
+        if not math.isfinite(norm):  # then ZeRO has updated nothing and dropped the gradients
+            raise DivergedError(f"step {self.step_count}: gradient norm is not finite")
         self.step_count += 1
         return {"gradient_norm": norm, "learning_rate": rate}
+
+    def drop_gradients(self) -> None:
+        """Drop them where ZeRO keeps them: its step does, without an update, when a gradient is not finite."""
+        with _pretended_overflow(self._engine.optimizer):
+            self._engine.step()
 
     def save(self, folder: Path) -> None:
         """This worker's shard of the state, in DeepSpeed's layout; every worker calls it."""
@@ -95,6 +103,21 @@ class DeepSpeedEngine:
             else:
                 complete[name] = tensor.detach().cpu().clone()
         return complete
+
+
+@contextmanager
+def _pretended_overflow(optimizer: Any) -> Iterator[None]:
+    """Make a ZeRO optimizer find that gradients are not finite: stages 1 and 2 look at them, 3 at their norm."""
+    before = vars(optimizer).copy()
+    optimizer.check_grad_overflow = True
+    optimizer.has_overflow = lambda *arguments, **settings: True
+    optimizer._get_norm_groups = lambda: [torch.tensor(float("inf"))]
+    yield
+    for name in ("check_grad_overflow", "has_overflow", "_get_norm_groups"):
+        if name in before:
+            setattr(optimizer, name, before[name])
+        else:
+            delattr(optimizer, name)
 
 
 def num_trainable(module: nn.Module) -> int:

@@ -6,10 +6,8 @@ scheduling; one execution serves a whole run; a resumed run starts its range at 
 nothing of the model, so that the processes which only read start quickly.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from neurolm.eeg.reading import ReadingPlan, StepWindows, step_share
 from neurolm.eeg.shards import Store
 from neurolm.eeg.tokens import token_columns, tokens_in
 from neurolm.eeg.window_table import SignalType, WindowTable, part_schema, to_table
+from neurolm.training.run_checkpoint import RunCheckpoints
 
 WINDOWS_PER_CHUNK = 512
 """About how many windows of all workers one row of the range stands for; whole steps, and at least one."""
@@ -30,8 +29,6 @@ BLOCK_BYTES = 16 * 2**20
 """Size of the blocks of windows that a reader gives out."""
 STREAM_BUFFER_BYTES = 512 * 2**20
 """How far a worker's stream may read ahead in the object store."""
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's own record of committed checkpoints, in a run's storage."""
 
 
 class StepReader:
@@ -94,23 +91,18 @@ class OrderedDataConfig(ray.train.DataConfig):
         return stream
 
 
-def step_chunks(run_folder: Path, total_steps: int, batch_size: int) -> ray.data.Dataset:
-    """The chunks of steps still to do; Ray Train calls this at every (re)start of the workers."""
-    start, size = committed_step(run_folder), max(1, WINDOWS_PER_CHUNK // batch_size)
+def step_chunks(checkpoints: RunCheckpoints, total_steps: int, batch_size: int) -> ray.data.Dataset:
+    """The chunks of steps still to do.
+
+    Ray Train calls this at every (re)start of the workers, before they run. So the checkpoint that they resume from is
+    chosen here, once for the data and for all of them.
+    """
+    start, size = checkpoints.choose_for_workers().step, max(1, WINDOWS_PER_CHUNK // batch_size)
     chunks = [
         {"first_step": step, "stop_step": min(step + size, total_steps)}
         for step in range(start, max(total_steps, start + 1), size)
     ]
     return ray.data.from_items(chunks, override_num_blocks=min(len(chunks), MAX_BLOCKS))
-
-
-def committed_step(run_folder: Path) -> int:
-    """The step of the checkpoint that Ray Train resumes from; 0 where there is none."""
-    path = run_folder / SNAPSHOT
-    if not path.is_file():
-        return 0
-    latest = json.loads(path.read_text()).get("latest_checkpoint_result")
-    return int(latest["metrics"]["step"]) if latest else 0
 
 
 def worker_steps(shard: ray.data.DataIterator, start: int, stop: int) -> Iterator[StepWindows]:

@@ -1,25 +1,25 @@
 """Ray Train: any stage on several workers under DeepSpeed, fed by Ray Data, resumed by run id."""
 
+import contextlib
 import functools
 import json
 import logging
 import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray.train
 import torch
-from ray.train import RunConfig, UserCallback
+from ray.train import Checkpoint, RunConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from neurolm.config import UserError, override
 from neurolm.distributed.context import RayContext, StopFlag, Watchdog
 from neurolm.distributed.restarts import failure_config, scaling_config, set_environment, torch_config
-from neurolm.distributed.stream import OrderedDataConfig, committed_step, step_chunks, worker_steps
+from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_steps
 from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
@@ -27,12 +27,16 @@ from neurolm.tracking import FILE_NAME, start_run
 from neurolm.training.assembly import Assembly, reading_plan
 from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
 from neurolm.training.leakage import check_leakage
+from neurolm.training.run_checkpoint import Choice, RunCheckpoints
 from neurolm.training.runs import TrainingRun
 from neurolm.training.stopping import Stopped, stop_signals
 from neurolm.training.worker import finished, mark_finished, run_key, run_worker
 
 logger = logging.getLogger(__name__)
 
+RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of checkpoints. Ours are chosen by what is in them, and a list that names a deleted one, or was cut
+off by a full disk, would keep a run from starting."""
 MISTAKE = "mistake.txt"
 """Where a worker leaves the words of a user's mistake for the driver."""
 
@@ -60,7 +64,8 @@ def train(
     plan = reading_plan(run)
     plan.source(store)  # EEG tokens that are not there are a mistake to hear of before anything is started
     total_steps = plan.total_steps(plan.order(store))
-    storage = run.out / "checkpoints"
+    checkpoints = RunCheckpoints(run.checkpoint_storage, run.name, run.checkpoints.keep)
+    checkpoints.forget(RAY_SNAPSHOT)
     (run.folder / MISTAKE).unlink(missing_ok=True)
     set_environment(run)
     trainer = TorchTrainer(
@@ -69,13 +74,13 @@ def train(
         scaling_config=scaling_config(run),
         run_config=RunConfig(
             name=run.name,
-            storage_path=str(storage),
+            storage_path=checkpoints.root,
+            storage_filesystem=checkpoints.filesystem,
             failure_config=failure_config(run),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             callbacks=callbacks or [],
             worker_runtime_env={"env_vars": _worker_environment(run)},
         ),
-        datasets={"train": functools.partial(step_chunks, storage / run.name, total_steps, plan.batch_size)},
+        datasets={"train": functools.partial(step_chunks, checkpoints, total_steps, plan.batch_size)},
         dataset_config=OrderedDataConfig(plan, run.resources.reader_cpus),
     )
     stop_flag = StopFlag(run)
@@ -84,11 +89,11 @@ def train(
         try:
             _fit(trainer)
         except ray.train.TrainingFailedError as error:
-            if (run.folder / MISTAKE).is_file():
-                raise UserError((run.folder / MISTAKE).read_text()) from error
+            if mistake := _mistake_of(run, error):
+                raise UserError(mistake) from error
             raise
     if stop_flag.is_set():
-        raise Stopped(committed_step(storage / run.name), total_steps)
+        raise Stopped(checkpoints.choose().step, total_steps)
     kept = finished(run)
     assert kept is not None, f"{run.folder}: the run ended without its last record"
     return kept
@@ -122,6 +127,8 @@ def anchored(run: R) -> R:
     names = ("root", "pretraining_root", "store", "pretraining_store", "token_store", "pretraining_token_store")
     places = {f"data.{name}": place for name in names if (place := getattr(run.data, name)) is not None}
     places |= {name: place for name in ("out", "tokenizer", "pretrained") if (place := getattr(run, name, None))}
+    if run.checkpoints.storage is not None and "://" not in run.checkpoints.storage:
+        places["checkpoints.storage"] = Path(run.checkpoints.storage)
     if run.corpus.path is not None:
         places["corpus.path"] = run.corpus.path
     return override(run, {name: str(place.absolute()) for name, place in places.items()})
@@ -134,12 +141,15 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
     watchdog = Watchdog(run.survival.worker_timeout_s, run.survival.worker_timeout_s + run.survival.start_timeout_s)
-    context = RayContext(ray.train.torch.get_device(), StopFlag(run), watchdog)
+    checkpoints = RunCheckpoints(run.checkpoint_storage, run.name, run.checkpoints.keep)
+
+    def leave_mistake(error: UserError) -> None:
+        _leave_mistake(run, error)
+
+    context = RayContext(ray.train.torch.get_device(), checkpoints, leave_mistake, StopFlag(run), watchdog)
     tracker = start_run(
         run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank
     )
-    checkpoint = ray.train.get_checkpoint()
-    scratch = Path(tempfile.mkdtemp(prefix="neurolm-"))
 
     def make_engine(assembly: Assembly) -> Engine:
         total_steps = assembly.schedule.total_steps
@@ -153,36 +163,59 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     def make_stream(assembly: Assembly, start: int) -> Iterator[StepWindows]:
         return worker_steps(ray.train.get_dataset_shard("train"), start, assembly.schedule.total_steps)
 
-    def checkpoint_folder(step: int) -> Path:
-        folder = scratch / f"step-{step:08d}"
-        folder.mkdir()
-        return folder
-
     try:
-        with checkpoint.as_directory() if checkpoint else _Nothing() as folder:
+        choice = checkpoints.chosen()
+        if choice.warning:
+            tracker.tags({"damaged_checkpoint": choice.warning})
+        with _shared_copy(checkpoints, choice) as folder:
             best = run_worker(
                 run,
                 context,
                 tracker,
                 make_engine=make_engine,
                 make_stream=make_stream,
+                checkpoints=checkpoints,
                 resume_from=Path(folder) if folder else None,
-                checkpoint_folder=checkpoint_folder,
             )
+        context.wait_for_commit()
     except Stopped:
+        context.wait_for_commit()
         tracker.close("KILLED")
         return
     except BaseException as error:
         if isinstance(error, UserError):
-            run.folder.mkdir(parents=True, exist_ok=True)
-            (run.folder / MISTAKE).write_text(str(error))
-        tracker.close("FAILED")
+            _leave_mistake(run, error)
+        with contextlib.suppress(OSError):  # on a full disk the error that says so matters more
+            tracker.close("FAILED")
         raise
     finally:
         watchdog.stop()
     if context.rank == 0:
         mark_finished(run, best)
     tracker.close("FINISHED")
+
+
+def _shared_copy(checkpoints: RunCheckpoints, choice: Choice) -> Any:
+    """The chosen checkpoint as a folder, downloaded once for all workers of a machine if it lies elsewhere."""
+    if choice.name is None:
+        return _Nothing()
+    return Checkpoint(f"{checkpoints.path}/{choice.name}", checkpoints.filesystem).as_directory()
+
+
+def _leave_mistake(run: TrainingRun, error: UserError) -> None:
+    with contextlib.suppress(OSError):  # where there is no room, the driver reads it from Ray's error
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / MISTAKE).write_text(str(error))
+
+
+def _mistake_of(run: TrainingRun, error: Exception) -> str | None:
+    """The words of the user's mistake that made a run fail, if it was one."""
+    path = run.folder / MISTAKE
+    if path.is_file() and (words := path.read_text()):
+        return words
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures]
+    return next((str(cause) for cause in causes if isinstance(cause, UserError)), None)
 
 
 def _worker_environment(run: TrainingRun) -> dict[str, str]:

@@ -220,7 +220,7 @@ def _trial_record(number: int, result: Any, run: TuneRun) -> TrialRecord:
         state, reason = "complete", None
     return TrialRecord(
         number=number,
-        parameters=dict(result.config),
+        parameters=dict(result.config or {}),  # none where a trial could not even start
         state=state,
         reason=reason,
         curve=curve,

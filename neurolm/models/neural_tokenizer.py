@@ -243,6 +243,13 @@ class NeuralTokenizer(nn.Module):
         if self.standardisation is not None:
             self.standardisation.update(reduce)
 
+    def forget_assignments(self) -> None:
+        """Drop what was collected since the last step."""
+        self.quantizer.sums.zero_()
+        self.quantizer.counts.zero_()
+        if self.standardisation is not None:
+            self.standardisation.sums.zero_()
+
     def codes(self, features: Float[Tensor, "*tokens hidden"]) -> Int[Tensor, "*tokens"]:
         """The code of each token (Eq. 1)."""
         return self.quantizer.nearest(self.latents(features))

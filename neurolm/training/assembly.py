@@ -54,7 +54,8 @@ class Assembly:
     batcher: Batcher
     schedule: Schedule
     validate: Callable[[], dict[str, float]]
-    export: Callable[[Path, Mapping[str, Tensor], Mapping[str, float]], None]
+    export: Callable[[Path, Mapping[str, Tensor], Mapping[str, float], Mapping[str, Any]], None]
+    """Writes the model folder from weights, their validation metrics and what else to say of the training."""
 
 
 def assemble(run: TrainingRun, context: RunContext) -> Assembly:
@@ -100,7 +101,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
         validate=lambda: validate(run, stage, windows, validation, tasks, context),
-        export=lambda folder, weights, metrics: _export(run, stage, store, folder, weights, metrics),
+        export=lambda folder, weights, metrics, notes: _export(run, stage, store, folder, weights, metrics, notes),
     )
 
 
@@ -116,7 +117,14 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
 
 def _schedule(run: TrainingRun, total: int) -> Schedule:
     """Validations, evenly spread over all steps, and checkpoints."""
-    return Schedule(total, run.validations, run.checkpoint_steps, log_every=max(1, total // 200))
+    return Schedule(
+        total,
+        run.validations,
+        run.checkpoints.every_steps,
+        run.checkpoints.every_minutes,
+        log_every=max(1, total // 200),
+        seed=run.seed,
+    )
 
 
 def load_tokenizer(folder: Path) -> NeuralTokenizer:
@@ -297,6 +305,7 @@ def _export(
     folder: Path,
     weights: Mapping[str, Tensor],
     metrics: Mapping[str, float],
+    notes: Mapping[str, Any],
 ) -> None:
     """Write the model folder that the next stage, `neurolm predict` and the reader need."""
     is_tokenizer = isinstance(stage, TokenizerStage)
@@ -318,6 +327,7 @@ def _export(
             "seed": run.seed,
             "allow_leakage": allowed_reason(run.data.allow_leakage, run.earlier_model),
             "validation": {name: float(value) for name, value in metrics.items()},
+            **notes,
         },
     }
     tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

@@ -7,7 +7,7 @@ that `neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows a
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -16,6 +16,7 @@ from pydantic import Field
 from neurolm.config import config
 from neurolm.eeg.order import worker_slice
 from neurolm.eeg.reading import StepWindows
+from neurolm.eeg.shards import StoredWindow
 from neurolm.sequences import Batch, collate
 from neurolm.text.corpus import TextCorpus
 from neurolm.text.instructions import EncodedTask
@@ -43,8 +44,27 @@ class StepBatch:
     micro_batches: tuple[Batch, ...]
     counts: dict[str, int]
     num_windows: int
-    window_digest: int = 0
-    """A sum over the windows, so that workers' digests add up to the global batch's."""
+    windows: Sequence[StoredWindow] = ()
+    """The windows that the micro-batches were made of."""
+    places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Their places in the global batch."""
+    tasks: Mapping[str, EncodedTask] | None = None
+
+    def alone(self, number: int) -> Batch:
+        """A batch of one of the windows, without text."""
+        chosen = slice(number, number + 1)
+        return collate(self.windows[chosen], self.places[chosen], text=None, tasks=self.tasks)
+
+    @property
+    def window_digest(self) -> int:
+        """Which windows stand at which places: a sum of 32-bit numbers, exact in float64 for two million windows.
+
+        Workers' digests add up to the global batch's.
+        """
+        return sum(
+            zlib.crc32(f"{place}/{window.data_set}/{window.recording}/{window.start_s}".encode())
+            for place, window in zip(self.places.tolist(), self.windows, strict=True)
+        )
 
 
 class Batcher:
@@ -89,12 +109,4 @@ class Batcher:
         for batch in batches:
             for name, count in batch.counts.items():
                 counts[name] = counts.get(name, 0) + count
-        return StepBatch(part.step, batches, counts, len(part.windows), window_digest(part))
-
-
-def window_digest(part: StepWindows) -> int:
-    """Which windows stand at which places: a sum of 32-bit numbers, exact in float64 for two million windows."""
-    return sum(
-        zlib.crc32(f"{place}/{window.data_set}/{window.recording}/{window.start_s}".encode())
-        for place, window in zip(part.places.tolist(), part.windows, strict=True)
-    )
+        return StepBatch(part.step, batches, counts, len(part.windows), part.windows, part.places, self._tasks)

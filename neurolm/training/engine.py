@@ -16,7 +16,7 @@ from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learnin
 
 
 class DivergedError(UserError):
-    """A loss or a gradient is not finite; raised before the optimizer step, so the weights are still good."""
+    """A loss, a gradient or a weight is not finite; raised before the optimizer step of the batch that it names."""
 
 
 @config
@@ -58,7 +58,15 @@ class Engine(Protocol):
         ...
 
     def step(self) -> dict[str, float]:
-        """Clip, update, zero the gradients; returns gradient_norm and learning_rate. Raises DivergedError."""
+        """Clip, update, zero the gradients; returns gradient_norm and learning_rate.
+
+        Raises:
+            DivergedError: the norm is not finite; the gradients are dropped, no weight is changed, no step is counted.
+        """
+        ...
+
+    def drop_gradients(self) -> None:
+        """Forget what the step's `backward` calls have accumulated, the last of them included."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -102,13 +110,16 @@ class TorchEngine:
         limit = float("inf") if self._config.clip_norm is None else self._config.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         if not torch.isfinite(norm):
-            raise DivergedError(
-                f"step {self.step_count}: gradient norm is {norm.item()}; lower optimizer.learning_rate"
-            )
+            self.drop_gradients()
+            raise DivergedError(f"step {self.step_count}: gradient norm is {norm.item()}")
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step_count += 1
         return {"gradient_norm": norm.item(), "learning_rate": rate}
+
+    def drop_gradients(self) -> None:
+        """Zero them."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def save(self, folder: Path) -> None:
         """Weights, buffers, moments and the step count in one file."""

@@ -1,7 +1,7 @@
 """The only training loop; the three stages, the engines and the launchers plug into it.
 
 Losses are shares of global means (see `neurolm.training.stage`), so the same numbers come out however a global batch is
-cut into micro-batches and workers. A non-finite loss stops the run before the optimizer step.
+cut into micro-batches and workers. A loss or gradient that is not finite changes no weight.
 """
 
 import math
@@ -15,8 +15,11 @@ import torch
 
 from neurolm.tracking import Tracker
 from neurolm.training.batches import StepBatch
+from neurolm.training.checkpoint_policy import CheckpointClock
 from neurolm.training.context import Call, RunContext
 from neurolm.training.engine import DivergedError, Engine
+from neurolm.training.not_finite import NotFiniteGuard
+from neurolm.training.randomness import seed_step
 from neurolm.training.stage import Stage
 from neurolm.training.stopping import Stopped
 
@@ -30,7 +33,11 @@ class Schedule:
     """How often to validate, evenly spread, the last time at the end; a run of fewer steps validates after each."""
     checkpoint_steps: int | None = None
     """Steps between checkpoints; None: with every validation."""
+    checkpoint_minutes: float | None = None
+    """Minutes after which a checkpoint is due in any case; None: never."""
     log_every: int = 1
+    seed: int = 0
+    """Of what a step draws at random."""
 
     def validates(self, completed: int) -> bool:
         """Whether to validate after ``completed`` steps."""
@@ -50,6 +57,15 @@ Validate = Callable[[], dict[str, float]]
 """Validation metrics, equal on every worker."""
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """What the first worker hears during a step."""
+
+    call: Call = Call.NOTHING
+    is_time: bool = False
+    """Whether minutes have passed since the last checkpoint."""
+
+
 def fit(
     stage: Stage,
     engine: Engine,
@@ -61,20 +77,23 @@ def fit(
     validate: Validate,
     save: Save,
     after_validation: Callable[[int, dict[str, float]], None],
+    guard: NotFiniteGuard,
 ) -> dict[str, float]:
     """Train from ``engine.step_count`` to the end of the schedule; returns the last validation metrics.
 
     Raises:
-        DivergedError: a loss or gradient is not finite; nothing was updated in that step.
+        DivergedError: a loss or gradient is not finite, and ``guard`` says stop; nothing was updated in that step.
+        RollBack: weights are not finite, and ``guard`` says that the run should go back.
         Stopped: somebody asked for it; the checkpoint was handed over.
     """
     latest: dict[str, float] = {}
+    clock = CheckpointClock(schedule.checkpoint_minutes)
     while engine.step_count < schedule.total_steps:
         waited_from = time.perf_counter()
         batch = next(batches)
         started = time.perf_counter()
         assert batch.step == engine.step_count, f"stream is at step {batch.step}, engine at {engine.step_count}"
-        metrics, call = _train_step(stage, engine, batch, context, schedule)
+        metrics, heard = _train_step(stage, engine, batch, context, schedule, clock, guard)
         ended = time.perf_counter()
         completed = engine.step_count
         if completed % schedule.log_every == 0 or completed == schedule.total_steps:
@@ -87,8 +106,8 @@ def fit(
                     "data_wait_share": (started - waited_from) / max(ended - waited_from, 1e-9),
                 },
             )
-        is_stopping = call is Call.STOP
-        is_extra = is_stopping or (call is Call.LOOK and context.is_leaving())
+        is_stopping = heard.call is Call.STOP
+        is_extra = is_stopping or heard.is_time or (heard.call is Call.LOOK and context.is_leaving())
         is_validation, is_saving = schedule.validates(completed), schedule.saves(completed) or is_extra
         if is_validation:
             stage.eval()
@@ -100,14 +119,27 @@ def fit(
             checkpoint = save(completed, latest) if is_saving else None
             report: dict[str, Any] = {"step": completed, **latest}
             context.report(report, checkpoint)
+            if is_saving:
+                clock.saved()
         if is_stopping and completed < schedule.total_steps:
             raise Stopped(completed, schedule.total_steps)
     return latest
 
 
 def _train_step(
-    stage: Stage, engine: Engine, batch: StepBatch, context: RunContext, schedule: Schedule
-) -> tuple[dict[str, float], Call]:
+    stage: Stage,
+    engine: Engine,
+    batch: StepBatch,
+    context: RunContext,
+    schedule: Schedule,
+    clock: CheckpointClock,
+    guard: NotFiniteGuard,
+) -> tuple[dict[str, float], _Heard]:
+    """One step's metrics, and what the first worker has heard, which all workers know by them."""
+    if guard.leaves_out(engine.step_count):
+        engine.step_count += 1
+        return {}, _Heard()
+    seed_step(schedule.seed, engine.step_count, context.rank)
     totals = sum_over_workers(batch.counts | {"window_digest": batch.window_digest}, context)
     window_digest = totals.pop("window_digest")
     if engine.step_count == 0:
@@ -120,19 +152,22 @@ def _train_step(
         for name, share in losses.items():
             shares[name] = shares.get(name, torch.zeros((), device=context.device)) + share.detach()
     names = sorted(shares)
-    heard = torch.tensor(float(context.call()), device=context.device)
-    reduced = context.all_reduce_sum(torch.stack([*(shares[name].double() for name in names), heard.double()]))
-    *values, call = reduced.tolist()
+    is_time = context.rank == 0 and clock.is_due()
+    heard = torch.tensor([float(context.call()), float(is_time)], dtype=torch.float64, device=context.device)
+    reduced = context.all_reduce_sum(torch.cat([torch.stack([shares[name].double() for name in names]), heard]))
+    *values, call, time_has_come = reduced.tolist()
+    told = _Heard(Call(int(call)), time_has_come > 0)
     metrics = dict(zip(names, values, strict=True)) | {"window_digest": window_digest}
-    if not math.isfinite(metrics["loss"]):
-        places = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
-        raise DivergedError(
-            f"step {engine.step_count}: {places} not finite; no weight was changed. "
-            "Lower optimizer.learning_rate, or look for extreme windows with `neurolm check`"
-        )
-    metrics |= engine.step()
+    try:
+        if not math.isfinite(metrics["loss"]):
+            engine.drop_gradients()
+            places = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
+            raise DivergedError(f"step {engine.step_count}: {places} not finite")
+        metrics |= engine.step()
+    except DivergedError as error:
+        return guard.handle(error, batch), told
     stage.after_step(context)
-    return metrics, Call(int(call))
+    return metrics, told
 
 
 def sum_over_workers(counts: dict[str, int], context: RunContext) -> dict[str, float]:

@@ -18,8 +18,10 @@ from neurolm.text.corpus import CorpusConfig
 from neurolm.text.instructions import Task
 from neurolm.tracking import TrackingConfig
 from neurolm.training.batches import BatchConfig
+from neurolm.training.checkpoint_policy import CheckpointsConfig, ResumeConfig
 from neurolm.training.engine import EngineConfig, TorchEngineConfig
 from neurolm.training.instruct import InstructLossConfig
+from neurolm.training.not_finite import NotFiniteConfig
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig
 from neurolm.training.stage import Precision
@@ -64,8 +66,12 @@ class TrainingRun(Step):
     """Compile the transformer blocks with torch.compile; pays on GPUs, after minutes at the first step."""
     validations: Annotated[int, Field(gt=0)] = 4
     """How many times a run validates (and reports), evenly spread; the last time at its end."""
-    checkpoint_steps: Annotated[int, Field(gt=0)] | None = None
-    """Steps between checkpoints; null: with every validation."""
+    checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig)
+    """What the run can be resumed from."""
+    not_finite: NotFiniteConfig = Field(default_factory=NotFiniteConfig)
+    """What happens where a loss or a gradient is not finite."""
+    resume: ResumeConfig = Field(default_factory=ResumeConfig)
+    """What may have changed since the run was begun."""
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     """English text that is learnt beside the EEG."""
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
@@ -102,6 +108,11 @@ class TrainingRun(Step):
     def folder(self) -> Path:
         """Where this run writes."""
         return self.out / self.name
+
+    @property
+    def checkpoint_storage(self) -> str:
+        """Path or URI of the folder in which this run's checkpoints lie under its name."""
+        return self.checkpoints.storage or str(self.out / "checkpoints")
 
     @property
     def earlier_model(self) -> Path | None:
@@ -241,9 +252,13 @@ def load_run(path: str | Path, overrides: dict[str, Any] | None = None) -> Train
 
 
 def training_digest(run: TrainingRun) -> str:
-    """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same."""
+    """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same.
+
+    ``not_finite`` is none of them: it matters only where a run would have ended, and what it left out is on record.
+    """
     values = as_dict(run)
-    for name in ("out", "tracking", "resources", "budget", "run_id", "sweep", "workers", "min_workers", "survival"):
+    own = "out", "tracking", "resources", "budget", "run_id", "sweep", "workers", "min_workers", "survival"
+    for name in (*own, "checkpoints", "not_finite", "resume"):
         values.pop(name, None)
     for name in (
         "root",

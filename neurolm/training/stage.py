@@ -49,3 +49,6 @@ class Stage(nn.Module):
 
     def after_step(self, context: RunContext) -> None:
         """Called after every optimizer step, for what is learnt without gradients."""
+
+    def drop_step(self) -> None:
+        """Called in place of `after_step` where a step's batch is left out: forget what was collected from it."""

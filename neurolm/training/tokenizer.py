@@ -132,6 +132,10 @@ class TokenizerStage(Stage):
         """Move the codebook by what all workers assigned to it since the last step."""
         self.tokenizer.update_codebook(context.all_reduce_sum)
 
+    def drop_step(self) -> None:
+        """Forget what was assigned to the codebook since the last step."""
+        self.tokenizer.forget_assignments()
+
     def _domain_loss(self, features: Float[Tensor, "*tokens hidden"], domain: int) -> Float[Tensor, ""]:
         assert self.classifier is not None
         return self.classifier.loss_sum(features, domain)

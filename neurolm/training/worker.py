@@ -1,13 +1,12 @@
 """One worker's run from config to model folder; `train_locally` is that worker alone, without Ray."""
 
+import contextlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from neurolm.config import ConfigError, UserError, as_dict, as_yaml, flatten
 from neurolm.eeg.reading import StepWindows, read_steps
@@ -20,6 +19,8 @@ from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
+from neurolm.training.not_finite import NotFiniteGuard, RollBack
+from neurolm.training.run_checkpoint import Part, RunCheckpoints, clear_about_space
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 from neurolm.training.stopping import Stopped, stop_signals
 
@@ -41,16 +42,24 @@ def run_worker(
     *,
     make_engine: MakeEngine,
     make_stream: MakeStream,
+    checkpoints: RunCheckpoints,
     resume_from: Path | None,
-    checkpoint_folder: Callable[[int], Path],
 ) -> dict[str, float]:
     """Train, validate, keep the chosen weights in ``run.folder/model``; returns the metrics of the weights kept."""
     assembly = assemble(run, context)
     engine = make_engine(assembly)
     best: dict[str, float] = {}
+    skipped: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
     if resume_from is not None:
-        best = _resume(run, assembly, engine, resume_from, context)
+        part, news = _resume(run, assembly, engine, resume_from)
+        best |= part.best
+        skipped += part.history["skipped_steps"]
+        changed += part.history["changed"] + news
+    guard = NotFiniteGuard(run.not_finite, assembly.stage, engine, context, tracker, run.folder, skipped)
     if context.rank == 0:
+        if best and not (run.folder / "model").is_dir():
+            checkpoints.fetch_model(run.folder / "model")
         run.folder.mkdir(parents=True, exist_ok=True)
         shared = without_raw_places(run)
         (run.folder / "config.yaml").write_text(as_yaml(shared))
@@ -58,6 +67,11 @@ def run_worker(
         tracker.params({name: value for name, value in settings.items() if value is not None})
         if reason := allowed_reason(run.data.allow_leakage, run.earlier_model):
             tracker.tags({"allow_leakage": reason})
+        if changed:
+            tracker.tags({"resumed_with_changed": json.dumps(changed)})
+
+    def history() -> dict[str, list[Any]]:
+        return {"skipped_steps": guard.skipped, "changed": changed}
 
     def after_validation(step: int, metrics: dict[str, float]) -> None:
         """Keep the best weights by validation (instruction tuning) or the latest (tokenizer, pre-training)."""
@@ -70,17 +84,24 @@ def run_worker(
         best.update(metrics, step=float(step))
         weights = engine.weights()
         if context.rank == 0:
-            assembly.export(run.folder / "model", weights, best)
+            with clear_about_space(f"model folder {run.folder / 'model'}", run.folder):
+                notes = {name: what for name, what in history().items() if what}
+                assembly.export(run.folder / "model", weights, best, notes)
+                checkpoints.publish_model(run.folder / "model")
 
     def save(step: int, metrics: dict[str, float]) -> Path:
-        folder = checkpoint_folder(step)
-        engine.save(folder)
-        torch.save(torch.get_rng_state(), folder / f"random-{context.rank}.pt")
-        if context.rank == 0:
-            state = {"step": step, "best": best, "made_from": made_from(run)}
-            (folder / "neurolm.json").write_text(json.dumps(state, indent=1))
+        guard.refuse_broken_weights_at(step)
+        folder = checkpoints.scratch(step, context.rank)
+        try:
+            with clear_about_space(f"checkpoint of step {step} of run {run.name}", folder):
+                engine.save(folder)
+                Part(context.rank, context.world_size, step, origin, best, history()).write(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # room for what is written next
+            raise
         return folder
 
+    origin = made_from(run)
     steps = make_stream(assembly, engine.step_count)
     fit(
         assembly.stage,
@@ -92,6 +113,7 @@ def run_worker(
         validate=assembly.validate,
         save=save,
         after_validation=after_validation,
+        guard=guard,
     )
     return best
 
@@ -104,8 +126,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     if (kept := finished(run)) is not None:
         return kept
     context = LocalContext(device)
-    checkpoints = run.folder / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    checkpoints = RunCheckpoints(run.checkpoint_storage, run.name, run.checkpoints.keep)
     tracker = start_run(run.tracking, folder=run.folder, name=run.name, run_key=run_key(run))
     bar: Tracker = ProgressBar(run.name) if show_progress else NullTracker()
 
@@ -115,23 +136,40 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     def make_stream(assembly: Assembly, start: int) -> Iterator[StepWindows]:
         return read_steps(assembly.windows, assembly.order, range(start, assembly.schedule.total_steps))
 
-    local = LocalCheckpoints(checkpoints)
-    context.report = local.commit  # type: ignore[method-assign]
-    try:
-        with stop_signals(context.stop):
-            best = run_worker(
+    def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            checkpoints.commit(checkpoint, checkpoints.new_name(metrics["step"]))
+
+    context.report = report  # type: ignore[method-assign]
+
+    def train_from_checkpoint() -> dict[str, float]:
+        choice = checkpoints.choose()
+        if choice.warning:
+            tracker.tags({"damaged_checkpoint": choice.warning})
+        with checkpoints.opened(choice) as folder:
+            return run_worker(
                 run,
                 context,
                 TeeTracker([tracker, bar]),
                 make_engine=make_engine,
                 make_stream=make_stream,
-                resume_from=local.latest(),
-                checkpoint_folder=local.new,
+                checkpoints=checkpoints,
+                resume_from=folder,
             )
+
+    try:
+        with stop_signals(context.stop):
+            while True:
+                try:
+                    best = train_from_checkpoint()
+                    break
+                except RollBack as error:
+                    logger.warning("run %s: %s", run.name, error)
     except BaseException as error:
         status: Status = "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED"
-        bar.close(status)
-        tracker.close(status)
+        with contextlib.suppress(OSError):  # on a full disk the error that says so matters more
+            bar.close(status)
+            tracker.close(status)
         raise
     mark_finished(run, best)
     bar.close("FINISHED")
@@ -144,46 +182,13 @@ def run_key(run: TrainingRun) -> str:
     return f"{run.out.resolve()}/{run.name}/{training_digest(run)}"
 
 
-class LocalCheckpoints:
-    """The checkpoints of a local run: the latest whole one is kept, a half-written one never counts."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def new(self, step: int) -> Path:
-        """An empty folder to write into."""
-        aside = self._folder / f"writing-{step:08d}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        return aside
-
-    def commit(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        """Make a written checkpoint the latest one and delete the one before."""
-        if checkpoint is None:
-            return
-        before = self.latest()
-        final = self._folder / checkpoint.name.replace("writing", "step")
-        shutil.rmtree(final, ignore_errors=True)
-        checkpoint.rename(final)
-        if before is not None and before != final:
-            shutil.rmtree(before)
-
-    def latest(self) -> Path | None:
-        """The checkpoint to resume from."""
-        return max(self._folder.glob("step-*"), default=None)
-
-
-def _resume(
-    run: TrainingRun, assembly: Assembly, engine: Engine, folder: Path, context: RunContext
-) -> dict[str, float]:
-    state = json.loads((folder / "neurolm.json").read_text())
-    refuse_other_origin(run, state["made_from"])
+def _resume(run: TrainingRun, assembly: Assembly, engine: Engine, folder: Path) -> tuple[Part, list[dict[str, Any]]]:
+    """Load a whole checkpoint, of whatever number of workers; where it stood, and what has changed since by leave."""
+    part = Part.read(folder)
+    changed = refuse_other_origin(run, part.made_from)
     engine.load(folder)
-    random = folder / f"random-{context.rank}.pt"
-    if random.is_file():  # a run that has grown has workers that had no state before
-        torch.set_rng_state(torch.load(random, weights_only=True))
     logger.info("run %s resumes at step %d of %d", run.name, engine.step_count, assembly.schedule.total_steps)
-    return dict(state["best"])
+    return part, [{"step": part.step, **changed}] if changed else []
 
 
 def made_from(run: TrainingRun) -> dict[str, str]:
@@ -196,24 +201,31 @@ def made_from(run: TrainingRun) -> dict[str, str]:
     return origin
 
 
-def refuse_other_origin(run: TrainingRun, origin: dict[str, str]) -> None:
-    """A run id means one run. Raises ResumeError where settings, data or the starting model have changed."""
-    changed = [name for name, value in made_from(run).items() if origin.get(name) != value]
-    if changed:
+def refuse_other_origin(run: TrainingRun, origin: dict[str, str]) -> dict[str, str]:
+    """A run id means one run. What ``resume.allow_changed`` allows is returned: the digests before and now.
+
+    Raises:
+        ResumeError: settings, data or the starting model have changed.
+    """
+    changed = {name: f"{origin.get(name)} -> {value}" for name, value in made_from(run).items()
+               if origin.get(name) != value}  # fmt: skip
+    if refused := [name for name in changed if name not in run.resume.allow_changed]:
         raise ResumeError(
-            f"run {run.name!r} in {run.out} was made from another {' and another '.join(changed)}; use another out or "
-            f"run_id, or delete {run.folder} and {run.out / 'checkpoints' / run.name} to start again"
+            f"run {run.name!r} in {run.out} was made from another {' and another '.join(refused)}; use another out or "
+            f"run_id, or delete {run.folder} and {run.checkpoint_storage}/{run.name} to start again. To go on with "
+            f"the change, on record: resume.allow_changed=[{', '.join(refused)}]"
         )
+    return changed
 
 
 def finished(run: TrainingRun) -> dict[str, float] | None:
-    """The metrics of a finished run; None if it has to be trained. Raises ResumeError."""
+    """The metrics of a finished run; None if it has to be trained, or went on from changes. Raises ResumeError."""
     path = run.folder / "finished.json"
     if not path.is_file():
         return None
     record = json.loads(path.read_text())
-    refuse_other_origin(run, record["made_from"])
-    return dict(record["kept"])
+    changed = refuse_other_origin(run, record["made_from"])
+    return None if changed else dict(record["kept"])
 
 
 def mark_finished(run: TrainingRun, kept: dict[str, float]) -> None:

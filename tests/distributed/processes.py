@@ -1,6 +1,5 @@
 """Job scripts and Ray heads as processes of their own, which are ended with all that they started and nothing else."""
 
-import json
 import os
 import secrets
 import shutil
@@ -171,6 +170,6 @@ def mlflow_status(run: TrainingRun) -> list[str]:
 
 
 def committed_steps(run: TrainingRun) -> list[int]:
-    """Steps of the checkpoints that Ray Train keeps, the latest last."""
-    path = run.out / "checkpoints" / run.name / "checkpoint_manager_snapshot.json"
-    return [record["metrics"]["step"] for record in json.loads(path.read_text())["checkpoint_results"]]
+    """Steps of the whole checkpoints that are kept, the latest last."""
+    folder = run.out / "checkpoints" / run.name
+    return sorted(int(path.parent.name.split("-")[1]) for path in folder.glob("step-*/manifest-0.json"))

@@ -38,7 +38,7 @@ def make_run(stage: str, out: Path, store: Path, *, workers: int = 2, **changes:
         "stage": stage,
         "epochs": NUM_STEPS // STEPS_PER_EPOCH,
         "validations": 3,
-        "checkpoint_steps": SAVED_EVERY,
+        "checkpoints": {"every_steps": SAVED_EVERY},
         "workers": workers,
         "engine": {"kind": "deepspeed", "zero_stage": 2},
         "survival": {"max_failures": 2, "worker_timeout_s": 120},

@@ -78,7 +78,7 @@ def test_a_node_is_lost_and_replaced(
 def test_a_node_is_announced_to_go(
     tmp_path: Path, store: Path, whole: TrainingRun, kill_report: Callable[..., None]
 ) -> None:
-    run, blows = on_two_nodes("notice", tmp_path, store, **{"survival.max_failures": 0, "checkpoint_steps": 50})
+    run, blows = on_two_nodes("notice", tmp_path, store, **{"survival.max_failures": 0, "checkpoints.every_steps": 50})
     trace, witness = Trace(run), Witness(tmp_path / "witness.jsonl")
     in_time = [commit for commit in witness.events("commit") if blows["noticed_at"] < commit["time"] < blows["hurt_at"]]
     extra = [commit for commit in in_time if commit["step"] not in (20, 40, 50, 60)]

@@ -1,20 +1,14 @@
 """Ray Data gives every worker the windows of the computed order, on any number of workers and from any step."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from neurolm.distributed.stream import (
-    SNAPSHOT,
-    OrderedDataConfig,
-    committed_step,
-    step_chunks,
-    worker_steps,
-)
+from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_steps
 from neurolm.eeg.reading import ReadingPlan, read_steps
 from neurolm.eeg.shards import Store
+from neurolm.training.run_checkpoint import Part, RunCheckpoints
 from tests.tiny import write_tiny_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
@@ -26,14 +20,16 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> ReadingPlan:
     return ReadingPlan(store, None, batch_size=6, epochs=3, seed=5)
 
 
-def rows_by_step(plan: ReadingPlan, run_folder: Path, world_size: int, total_steps: int) -> dict[int, list[int]]:
+def rows_by_step(plan: ReadingPlan, folder: Path, world_size: int, total_steps: int) -> dict[int, list[int]]:
     """Rows of every step in the order of places, put together from the streams of all workers."""
-    chunks = step_chunks(run_folder, total_steps, plan.batch_size)
+    checkpoints = RunCheckpoints(str(folder), "run")
+    chunks = step_chunks(checkpoints, total_steps, plan.batch_size)
+    start = checkpoints.chosen().step
     iterators = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, world_size)
     placed: dict[int, dict[int, int]] = {}
     for streams in iterators:
-        parts = list(worker_steps(streams["train"], committed_step(run_folder), total_steps))
-        assert [part.step for part in parts] == list(range(committed_step(run_folder), total_steps))
+        parts = list(worker_steps(streams["train"], start, total_steps))
+        assert [part.step for part in parts] == list(range(start, total_steps))
         for part in parts:
             for place, window in zip(part.places.tolist(), part.windows, strict=True):
                 assert place not in placed.setdefault(part.step, {})
@@ -62,7 +58,7 @@ def test_window_ids_are_equal_for_1_2_4_and_8_workers(plan: ReadingPlan, tmp_pat
 def test_stream_carries_the_signals_of_the_store(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
     store = Store.open(plan.store)
     order = plan.order(store)
-    chunks = step_chunks(tmp_path, 8, plan.batch_size)
+    chunks = step_chunks(RunCheckpoints(str(tmp_path), "run"), 8, plan.batch_size)
     (stream,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, 1)
     read = list(read_steps(store, order, range(8)))
     for streamed, indexed in zip(worker_steps(stream["train"], 0, 8), read, strict=True):
@@ -77,9 +73,15 @@ def test_stream_carries_the_signals_of_the_store(plan: ReadingPlan, tmp_path: Pa
             )
 
 
-def test_resumed_stream_begins_at_the_committed_step(plan: ReadingPlan, tmp_path: Path, ray_cluster: None) -> None:
+def test_resumed_stream_begins_at_the_newest_whole_checkpoint(
+    plan: ReadingPlan, tmp_path: Path, ray_cluster: None
+) -> None:
     order = plan.order(Store.open(plan.store))
-    (tmp_path / SNAPSHOT).write_text(json.dumps({"latest_checkpoint_result": {"metrics": {"step": 7}}}))
-    assert committed_step(tmp_path) == 7
+    checkpoints = RunCheckpoints(str(tmp_path), "run")
+    for step in (7, 9):
+        scratch = checkpoints.scratch(step, 0)
+        Part(0, 1, step, {}, {}).write(scratch)
+        path = checkpoints.commit(scratch, checkpoints.new_name(step))
+    (Path(path) / "part-0.json").unlink()
     rows = rows_by_step(plan, tmp_path, 2, 12)
     assert rows == {step: order.batch(step).tolist() for step in range(7, 12)}

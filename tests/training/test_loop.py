@@ -18,6 +18,7 @@ from neurolm.training.context import Call, LocalContext
 from neurolm.training.engine import DivergedError, TorchEngine
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.loop import Schedule, fit
+from neurolm.training.not_finite import NotFiniteConfig, NotFiniteGuard
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from neurolm.training.stage import Stage
@@ -27,6 +28,16 @@ from tests.tiny import TOKENIZER, mixed_windows, tasks, tiny_neurolm
 
 CPU = torch.device("cpu")
 SETTINGS = OptimizerConfig(learning_rate=0.01, warmup_ratio=0)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards write into the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def guard(stage: Stage, engine: TorchEngine, context: LocalContext) -> NotFiniteGuard:
+    return NotFiniteGuard(NotFiniteConfig(), stage, engine, context, Recorder(), Path())
 
 
 class Recorder:
@@ -65,6 +76,9 @@ class Line(Stage):
 
     def after_step(self, context: Any) -> None:
         self.calls.append("after_step")
+
+    def drop_step(self) -> None:
+        self.calls.append("drop_step")
 
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         loss = (self.weight - 3).square().mean()
@@ -128,6 +142,7 @@ def run(
         validate=validate,
         save=save,
         after_validation=lambda step, metrics: stage.calls.append(f"validated {step} {metrics['score']:g}"),
+        guard=guard(stage, engine, context),
     )
 
 
@@ -142,7 +157,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_any_weight_changes(h
     assert torch.equal(stage.weight, reference.weight)  # as after two good steps
     assert engine.step_count == 2
     assert sorted(recorder.values) == [1, 2]
-    assert stage.calls[-1] == "before_step 2/4"  # neither saved nor moved any codebook
+    assert [*stage.calls[-2:]] == ["before_step 2/4", "drop_step"]  # neither saved nor moved any codebook
 
 
 def test_the_calls_of_a_run_in_order() -> None:
@@ -272,6 +287,7 @@ def test_training_is_the_same_whatever_the_micro_size(make: Any, asks: bool) -> 
             validate=dict,
             save=lambda *_: None,
             after_validation=lambda *_: None,
+            guard=guard(stage, engine, LocalContext()),
         )
         assert engine.gradients is not None
         losses = [[values[name] for name in sorted(values) if "second" not in name and "wait" not in name]
