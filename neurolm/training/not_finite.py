@@ -97,9 +97,9 @@ class NotFiniteGuard:
 
     def handle(self, error: DivergedError, batch: StepBatch) -> dict[str, float]:
         """Name the batch; leave it out, or stop. Returns metrics of the step. Raises DivergedError, RollBack."""
+        self._stage.drop_step()
         if not weights_are_finite(self._stage, self._context):
             self.refuse_broken_weights(batch.step - 1)
-        self._stage.drop_step()
         blame = find_blame(self._stage, self._engine, batch, self._context)
         goes_on = self._settings.policy == "skip" and len(self.skipped) < self._settings.max_skipped
         self._record(error, batch.step, blame, "skipped" if goes_on else "stopped")

@@ -201,6 +201,7 @@ def stage_again(trained: Path, out: Path, stage: str) -> Path:
     """A copy of everything before a stage."""
     shutil.copytree(trained, out)
     shutil.rmtree(out / stage)
+    shutil.rmtree(out / "checkpoints" / stage)
     return out
 
 
