@@ -69,6 +69,7 @@ def fit(
         Stopped: somebody asked for it; the checkpoint was handed over.
     """
     latest: dict[str, float] = {}
+    stage.train()  # a model that was loaded is in evaluation mode
     while engine.step_count < schedule.total_steps:
         waited_from = time.perf_counter()
         batch = next(batches)
