@@ -88,6 +88,7 @@ def fit(
     """
     latest: dict[str, float] = {}
     clock = CheckpointClock(schedule.checkpoint_minutes)
+    stage.train()  # a model that was loaded is in evaluation mode
     while engine.step_count < schedule.total_steps:
         waited_from = time.perf_counter()
         batch = next(batches)

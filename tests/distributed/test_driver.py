@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from neurolm.config import as_yaml
-from neurolm.distributed.train import train
 from neurolm.training.runs import TrainingRun
 from neurolm.training.stopping import EXIT_CODE
 from tests.distributed.processes import ROOT, committed_steps, head, mlflow_status, train_script
-from tests.distributed.survivors import PATIENCE_S, SAVED_EVERY, Trace, exact_curves, make_run, wait_for, write_store
+from tests.distributed.survivors import PATIENCE_S, SAVED_EVERY, Trace, exact_curves, make_run, wait_for
 
 pytestmark = [
     pytest.mark.ray,
@@ -23,19 +22,7 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.filterwarnings("default"),
 ]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, store: Path, ray_cluster: None) -> TrainingRun:
-    """The run that nothing happens to."""
-    run = make_run("tokenizer", tmp_path_factory.mktemp("undisturbed"), store)
-    train(run, show_progress=False)
-    return run
+Undisturbed = Callable[[str], TrainingRun]
 
 
 def past(run: TrainingRun, step: int) -> Callable[[], bool]:
@@ -43,9 +30,9 @@ def past(run: TrainingRun, step: int) -> Callable[[], bool]:
 
 
 def test_ctrl_c_then_driver_and_head_killed(
-    tmp_path: Path, store: Path, whole: TrainingRun, kill_report: Callable[..., None]
+    tmp_path: Path, kill_store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
 ) -> None:
-    run = make_run("tokenizer", tmp_path / "out", store, tracking={"enabled": True})
+    run = make_run("tokenizer", tmp_path / "out", kill_store, tracking={"enabled": True})
     trace = Trace(run)
     with train_script(run, tmp_path) as script:
         wait_for(past(run, 12))
@@ -69,15 +56,17 @@ def test_ctrl_c_then_driver_and_head_killed(
     with train_script(run, tmp_path) as script:
         assert script.process.wait(PATIENCE_S) == 0, (tmp_path / "script.log").read_text()
     lost = trace.lost_steps()
-    kill_report("Ctrl-C of the job", lost_steps=0, stopped_s=stopped_s, equal="bits")
-    kill_report("driver and head killed", lost_steps=lost, recovery_s=trace.recovery_s(hurt_at), equal="bits")
-    assert exact_curves(run) == exact_curves(whole)
+    assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
     assert lost <= 2 * SAVED_EVERY
     assert mlflow_status(run) == ["FINISHED"]
+    kill_report("Ctrl-C of the job", lost_steps=0, stopped_s=stopped_s, equal="bits")
+    kill_report("driver and head killed", lost_steps=lost, recovery_s=trace.recovery_s(hurt_at), equal="bits")
 
 
-def test_ray_job_stop(tmp_path: Path, store: Path, whole: TrainingRun, kill_report: Callable[..., None]) -> None:
-    run = make_run("tokenizer", tmp_path / "out", store, tracking={"enabled": True})
+def test_ray_job_stop(
+    tmp_path: Path, kill_store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
+) -> None:
+    run = make_run("tokenizer", tmp_path / "out", kill_store, tracking={"enabled": True})
     trace = Trace(run)
     config = tmp_path / "run.yaml"
     config.write_text(as_yaml(run))
@@ -96,7 +85,7 @@ def test_ray_job_stop(tmp_path: Path, store: Path, whole: TrainingRun, kill_repo
         cluster.submit("second", *command)
         wait_for(lambda: cluster.status("second") in ("SUCCEEDED", "FAILED"))
         assert cluster.status("second") == "SUCCEEDED", cluster.ray("job", "logs", "second")
-    kill_report("ray job stop", lost_steps=trace.lost_steps(), stopped_s=stopped_s, equal="bits")
     assert trace.lost_steps() == 0
-    assert exact_curves(run) == exact_curves(whole)
+    assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
     assert mlflow_status(run) == ["FINISHED"]
+    kill_report("ray job stop", lost_steps=trace.lost_steps(), stopped_s=stopped_s, equal="bits")

@@ -18,7 +18,6 @@ from tests.distributed.survivors import (
     blows,
     exact_curves,
     make_run,
-    write_store,
 )
 
 pytestmark = [
@@ -31,40 +30,17 @@ pytestmark = [
 Undisturbed = Callable[[str], TrainingRun]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, store: Path, ray_cluster: None) -> Undisturbed:
-    """A stage that was trained without interruption; stages before it are trained first."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    done: dict[str, TrainingRun] = {}
-
-    def trained(stage: str) -> TrainingRun:
-        for name in ("tokenizer", "pretrain", "instruct"):
-            if name not in done:
-                done[name] = make_run(name, out, store)
-                train(done[name], show_progress=False)
-            if name == stage:
-                break
-        return done[stage]
-
-    return trained
-
-
 @pytest.mark.parametrize("stage", ["tokenizer", "pretrain", "instruct"])
 def test_killed_workers(
     stage: str,
     tmp_path: Path,
-    store: Path,
+    kill_store: Path,
     undisturbed: Undisturbed,
     kill_report: Callable[..., None],
 ) -> None:
     whole = undisturbed(stage)
     earlier = {"pretrain": "tokenizer", "instruct": "pretrained"}.get(stage)
-    run = make_run(stage, tmp_path / "out", store, **({earlier: str(whole.earlier_model)} if earlier else {}))
+    run = make_run(stage, tmp_path / "out", kill_store, **({earlier: str(whole.earlier_model)} if earlier else {}))
     witness = Witness(tmp_path / "witness.jsonl")
     plan = [(13, 1, signal.SIGKILL), (27, 0, signal.SIGKILL)]
     with blows(run, witness, plan) as times:
@@ -72,18 +48,18 @@ def test_killed_workers(
     trace = Trace(run)
     assert len(witness.events("start")) == 3
     lost, recovery = trace.lost_steps(), [trace.recovery_s(time) for time in times]
-    kill_report(f"SIGKILL of rank 1, then of rank 0: {stage}", lost_steps=lost, recovery_s=recovery, equal="bits")
     assert exact_curves(run) == exact_curves(whole)
     assert lost <= 4 * SAVED_EVERY
     assert trace.steps()[-1][0] == NUM_STEPS
+    kill_report(f"SIGKILL of rank 1, then of rank 0: {stage}", lost_steps=lost, recovery_s=recovery, equal="bits")
 
 
 def test_hanging_workers(
-    tmp_path: Path, store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
+    tmp_path: Path, kill_store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
 ) -> None:
     """Rank 1 is frozen as a whole; later only its training thread sleeps, while its process still answers."""
     limit = 60
-    run = make_run("tokenizer", tmp_path / "out", store, survival={"max_failures": 2, "worker_timeout_s": limit})
+    run = make_run("tokenizer", tmp_path / "out", kill_store, survival={"max_failures": 2, "worker_timeout_s": limit})
     witness, marker = Witness(tmp_path / "witness.jsonl"), tmp_path / "hangs"
     sleeper = Slow(0.0, hangs_at=32, marker=marker)
     with blows(run, witness, [(13, 1, signal.SIGSTOP)]) as times:
@@ -94,6 +70,8 @@ def test_hanging_workers(
     frozen, asleep = times[0], float(marker.read_text())
     noticed = [round(start["time"] - since, 1) for start, since in zip(starts[1:], (frozen, asleep), strict=True)]
     recovery = [trace.recovery_s(frozen), trace.recovery_s(asleep)]
+    assert not any(psutil.pid_exists(pid) for start in starts[:-1] for pid in start["pids"])
+    assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
     kill_report(
         f"rank 1 hangs, worker_timeout_s={limit}",
         lost_steps=trace.lost_steps(),
@@ -101,5 +79,3 @@ def test_hanging_workers(
         recovery_s=recovery,
         equal="bits",
     )
-    assert not any(psutil.pid_exists(pid) for start in starts[:-1] for pid in start["pids"])
-    assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from neurolm.config import as_yaml, override
-from neurolm.distributed.train import train
 from neurolm.training.runs import TrainingRun
 from tests.distributed.processes import Family, environment
 from tests.distributed.survivors import (
@@ -22,7 +21,6 @@ from tests.distributed.survivors import (
     exact_curves,
     make_run,
     wait_for,
-    write_store,
 )
 
 pytestmark = [
@@ -32,20 +30,8 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.filterwarnings("default"),
 ]
+Undisturbed = Callable[[str], TrainingRun]
 NOTICED_SOON = {"RAY_health_check_period_ms": "2000", "RAY_health_check_timeout_ms": "10000"}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, store: Path, ray_cluster: None) -> TrainingRun:
-    """The run that nothing happens to."""
-    run = make_run("tokenizer", tmp_path_factory.mktemp("undisturbed"), store)
-    train(run, show_progress=False)
-    return run
 
 
 def on_two_nodes(scenario: str, folder: Path, store: Path, **changes: Any) -> tuple[TrainingRun, dict[str, float]]:
@@ -64,25 +50,30 @@ def on_two_nodes(scenario: str, folder: Path, store: Path, **changes: Any) -> tu
 
 
 def test_a_node_is_lost_and_replaced(
-    tmp_path: Path, store: Path, whole: TrainingRun, kill_report: Callable[..., None]
+    tmp_path: Path, kill_store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
 ) -> None:
-    run, blows = on_two_nodes("replaced", tmp_path, store)
+    run, blows = on_two_nodes("replaced", tmp_path, kill_store)
     trace, witness = Trace(run), Witness(tmp_path / "witness.jsonl")
     lost, recovery = trace.lost_steps(), trace.recovery_s(blows["hurt_at"])
-    kill_report("node lost, replaced after 3 s", lost_steps=lost, recovery_s=recovery, equal="bits")
     assert [len(start["pids"]) for start in witness.events("start")] == [2, 2]
-    assert exact_curves(run) == exact_curves(whole)
+    assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
     assert lost <= 3 * SAVED_EVERY
+    kill_report("node lost, replaced after 3 s", lost_steps=lost, recovery_s=recovery, equal="bits")
 
 
 def test_a_node_is_announced_to_go(
-    tmp_path: Path, store: Path, whole: TrainingRun, kill_report: Callable[..., None]
+    tmp_path: Path, kill_store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
 ) -> None:
-    run, blows = on_two_nodes("notice", tmp_path, store, **{"survival.max_failures": 0, "checkpoints.every_steps": 50})
+    run, blows = on_two_nodes(
+        "notice", tmp_path, kill_store, **{"survival.max_failures": 0, "checkpoints.every_steps": 50}
+    )
     trace, witness = Trace(run), Witness(tmp_path / "witness.jsonl")
     in_time = [commit for commit in witness.events("commit") if blows["noticed_at"] < commit["time"] < blows["hurt_at"]]
     extra = [commit for commit in in_time if commit["step"] not in (20, 40, 50, 60)]
     lost, recovery = trace.lost_steps(), trace.recovery_s(blows["hurt_at"])
+    assert len(extra) == 1, in_time
+    assert [len(start["pids"]) for start in witness.events("start")] == [2, 2]
+    assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
     kill_report(
         "node announced to go 20 s before, then lost",
         lost_steps=lost,
@@ -90,25 +81,22 @@ def test_a_node_is_announced_to_go(
         committed_after_s=round(extra[0]["time"] - blows["noticed_at"], 1) if extra else None,
         equal="bits",
     )
-    assert len(extra) == 1, in_time
-    assert [len(start["pids"]) for start in witness.events("start")] == [2, 2]
-    assert exact_curves(run) == exact_curves(whole)
 
 
 def test_a_node_is_not_replaced_for_a_while(
-    tmp_path: Path, store: Path, whole: TrainingRun, kill_report: Callable[..., None]
+    tmp_path: Path, kill_store: Path, undisturbed: Undisturbed, kill_report: Callable[..., None]
 ) -> None:
     elastic = {"min_workers": 1, "survival.replacement_wait_s": 15, "survival.resize_every_s": 5}
-    run, blows = on_two_nodes("elastic", tmp_path, store, **elastic)
+    run, blows = on_two_nodes("elastic", tmp_path, kill_store, **elastic)
     trace, witness = Trace(run), Witness(tmp_path / "witness.jsonl")
     lost = trace.lost_steps()
     shrunk, grown = trace.recovery_s(blows["hurt_at"]), trace.recovery_s(blows["replaced_at"])
-    kill_report("node lost, replaced late", lost_steps=lost, shrunk_s=shrunk, grown_s=grown, equal="1e-5")
     assert [len(start["pids"]) for start in witness.events("start")] == [2, 1, 2]
-    found, expected = exact_curves(run), exact_curves(whole)
+    found, expected = exact_curves(run), exact_curves(undisturbed("tokenizer"))
     assert found["window_digest"] == expected["window_digest"]
     for name, curve in expected.items():
         assert [step for step, _ in found[name]] == [step for step, _ in curve]
         values = [value for _, value in curve]
         assert [value for _, value in found[name]] == pytest.approx(values, rel=1e-5, abs=1e-7), name
     assert trace.steps()[-1][0] == NUM_STEPS
+    kill_report("node lost, replaced late", lost_steps=lost, shrunk_s=shrunk, grown_s=grown, equal="1e-5")

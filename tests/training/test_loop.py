@@ -205,6 +205,19 @@ def test_a_node_that_is_about_to_go_is_worth_one_checkpoint() -> None:
     assert [call for call in saved(stage) if call.startswith("save")] == ["save 2", "save 4"]
 
 
+def test_a_loaded_model_is_trained_with_its_dropout_from_the_first_step() -> None:
+    modes: list[bool] = []
+
+    class Watched(Line):
+        def before_step(self, step: int, total_steps: int) -> None:
+            super().before_step(step, total_steps)
+            modes.append(self.training)
+
+    stage = Watched().eval()
+    run(stage, TorchEngine(stage, SETTINGS, total_steps=3, device=CPU), 3, Recorder(), validations=3)
+    assert modes == [True, True, True]
+
+
 def test_a_resumed_run_goes_on_where_it_was_and_starts_nothing_again() -> None:
     stage = Line()
     engine = TorchEngine(stage, SETTINGS, total_steps=3, device=CPU)
