@@ -6,7 +6,7 @@ cut into micro-batches and workers. A non-finite loss stops the run before the o
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from neurolm.training.batches import StepBatch
 from neurolm.training.context import RunContext
 from neurolm.training.engine import DivergedError, Engine
 from neurolm.training.stage import Stage
+from neurolm.training.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def fit(
     tracker: Tracker,
     schedule: Schedule,
     *,
+    throughput: Throughput,
     validate: Validate,
     save: Save,
     after_validation: Callable[[int, dict[str, float]], None],
@@ -72,13 +74,16 @@ def fit(
         batch = next(batches)
         started = time.perf_counter()
         assert batch.step == engine.step_count, f"stream is at step {batch.step}, engine at {engine.step_count}"
-        metrics = _train_step(stage, engine, batch, context, schedule)
+        totals = sum_over_workers(throughput.counts(batch), context)
+        metrics = _train_step(stage, engine, batch, totals, context, schedule)
         ended = time.perf_counter()
         completed = engine.step_count
+        throughput.passed(totals, ended - waited_from)
         if completed % schedule.log_every == 0 or completed == schedule.total_steps:
             tracker.metrics(
                 completed,
                 metrics
+                | throughput.metrics()
                 | {
                     "progress": completed / schedule.total_steps,
                     "seconds_per_step": ended - started,
@@ -100,9 +105,13 @@ def fit(
 
 
 def _train_step(
-    stage: Stage, engine: Engine, batch: StepBatch, context: RunContext, schedule: Schedule
+    stage: Stage,
+    engine: Engine,
+    batch: StepBatch,
+    totals: dict[str, float],
+    context: RunContext,
+    schedule: Schedule,
 ) -> dict[str, float]:
-    totals = sum_over_workers(batch.counts, context)
     if engine.step_count == 0:
         stage.before_training(batch.micro_batches, context)
     stage.before_step(engine.step_count, schedule.total_steps)
@@ -126,7 +135,7 @@ def _train_step(
     return metrics
 
 
-def sum_over_workers(counts: dict[str, int], context: RunContext) -> dict[str, float]:
+def sum_over_workers(counts: Mapping[str, float], context: RunContext) -> dict[str, float]:
     """Global element counts; every worker must have the same names."""
     names = sorted(counts)
     local = torch.tensor([counts[name] for name in names], dtype=torch.float64, device=context.device)

@@ -39,6 +39,8 @@ class ResourcesConfig:
     """GPUs of a training worker."""
     reader_cpus: Annotated[float, Field(gt=0)] = 0.25
     """CPUs of the Ray Data actor that reads for one worker."""
+    peak_flops: Annotated[float, Field(gt=0)] | None = None
+    """Operations a second that one worker's device could do at most, for MFU; null: a known GPU's data sheet."""
 
 
 @config

@@ -17,10 +17,13 @@ from neurolm.tracking import NullTracker, TeeTracker, Tracker, start_run
 from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
+from neurolm.training.devices import device_name, peak_flops
 from neurolm.training.engine import Engine, TorchEngine
+from neurolm.training.flops import BatchFlops
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
+from neurolm.training.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ def run_worker(
 ) -> dict[str, float]:
     """Train, validate, keep the chosen weights in ``run.folder/model``; returns the metrics of the weights kept."""
     assembly = assemble(run, context)
+    peak = run.resources.peak_flops or peak_flops(device_name(context.device), run.precision)
+    throughput = Throughput(BatchFlops(assembly.stage), context, peak)
     engine = make_engine(assembly)
     best: dict[str, float] = {}
     if resume_from is not None:
@@ -88,6 +93,7 @@ def run_worker(
         context,
         tracker,
         assembly.schedule,
+        throughput=throughput,
         validate=assembly.validate,
         save=save,
         after_validation=after_validation,

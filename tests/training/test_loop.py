@@ -16,11 +16,13 @@ from neurolm.sequences import Batch
 from neurolm.training.batches import BatchConfig, Batcher, StepBatch
 from neurolm.training.context import LocalContext
 from neurolm.training.engine import DivergedError, TorchEngine
+from neurolm.training.flops import BatchFlops
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.loop import Schedule, fit
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from neurolm.training.stage import Stage
+from neurolm.training.throughput import Throughput
 from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
 from tests.tiny import TOKENIZER, mixed_windows, tasks, tiny_neurolm
 
@@ -102,6 +104,7 @@ def run(stage: Line, engine: TorchEngine, total: int, recorder: Recorder, **sche
         context,
         recorder,
         Schedule(total, **schedule),
+        throughput=Throughput(BatchFlops(stage), context, peak_flops=None),
         validate=validate,
         save=save,
         after_validation=lambda step, metrics: stage.calls.append(f"validated {step} {metrics['score']:g}"),
@@ -220,12 +223,14 @@ def test_training_is_the_same_whatever_the_micro_size(make: Any, asks: bool) -> 
             LocalContext(),
             recorder,
             Schedule(2, validations=1),
+            throughput=Throughput(BatchFlops(stage), LocalContext(), peak_flops=None),
             validate=dict,
             save=lambda *_: None,
             after_validation=lambda *_: None,
         )
         assert engine.gradients is not None
-        losses = [[values[name] for name in sorted(values) if "second" not in name and "wait" not in name]
+        measured = ("throughput/", "memory/", "seconds_per_step", "data_wait_share")
+        losses = [[values[name] for name in sorted(values) if not name.startswith(measured)]
                   for values in recorder.values.values()]  # fmt: skip
         found.append((engine.gradients, torch.tensor(losses)))
     for gradients, losses in found[1:]:
