@@ -136,7 +136,9 @@ def make_plan(
     planned.stage.precision = "bfloat16" if is_low else "float32"
     peak = tflops or getattr(PEAK_TFLOPS[gpu], planned.stage.precision)
     if peak is None:
-        raise UserError(f"--gpu {gpu}: has no units for bfloat16; set precision=float32, or give its peak with --tflops")
+        raise UserError(
+            f"--gpu {gpu}: has no units for bfloat16; set precision=float32, or give its peak with --tflops"
+        )
     search = Search(run, planned, sizes, windows, FORMATS[states], num_gpus=num_gpus, gpu_memory_gb=gpu_memory_gb)
     options = search.options()
     recommended = search.recommend(options)

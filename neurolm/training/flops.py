@@ -116,9 +116,12 @@ def _one_window(group: WindowGroup) -> WindowGroup:
     tokens = None if group.tokens is None else _first_row(group.tokens)
     time_index = torch.zeros_like(group.time_index)
     num_targets = group.num_answer_targets // len(group)
-    return replace(_first_row(group), time_index=time_index, tokens=tokens, num_answer_targets=num_targets)
+    row = replace(_first_row(group), stratum=None, windows_by_stratum=())
+    return replace(row, time_index=time_index, tokens=tokens, num_answer_targets=num_targets)
 
 
 def _first_row(part: T) -> T:
     tensors = {one.name: value for one in fields(part) if isinstance(value := getattr(part, one.name), Tensor)}
-    return replace(part, **{name: torch.zeros(1, *value.shape[1:], dtype=value.dtype) for name, value in tensors.items()})
+    return replace(
+        part, **{name: torch.zeros(1, *value.shape[1:], dtype=value.dtype) for name, value in tensors.items()}
+    )

@@ -6,7 +6,7 @@ cut into micro-batches and workers. A non-finite loss stops the run before the o
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,7 @@ def _train_step(
         engine.backward(losses["loss"], is_last=number == len(batch.micro_batches) - 1)
         for name, share in losses.items():
             shares[name] = shares.get(name, torch.zeros((), device=context.device)) + share.detach()
-    names = sorted(shares)
-    reduced = context.all_reduce_sum(torch.stack([shares[name].double() for name in names]))
-    metrics = dict(zip(names, reduced.tolist(), strict=True))
+    metrics = global_means(shares, totals, batch.micro_batches[0].strata, context)
     if not math.isfinite(metrics["loss"]):
         places = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
         raise DivergedError(
@@ -133,6 +131,26 @@ def _train_step(
     metrics |= engine.step()
     stage.after_step(context)
     return metrics
+
+
+def global_means(
+    shares: Mapping[str, torch.Tensor], totals: Mapping[str, float], strata: Sequence[str], context: RunContext
+) -> dict[str, float]:
+    """What all workers' shares add up to; sums by stratum become ``raw/hmc``, where there is anything of it."""
+    names = sorted(shares)
+    local = torch.cat([shares[name].double().reshape(-1) for name in names])
+    values = iter(context.all_reduce_sum(local).tolist())
+    means: dict[str, float] = {}
+    for name in names:
+        loss, _, elements = name.partition("/")
+        if not elements:
+            means[loss] = next(values)
+            continue
+        for stratum in strata:
+            total, number = next(values), totals[f"{elements}/{stratum}"]
+            if number:
+                means[f"{loss}/{stratum}"] = total / number
+    return means
 
 
 def sum_over_workers(counts: Mapping[str, float], context: RunContext) -> dict[str, float]:
