@@ -1,6 +1,5 @@
 """What a run tells of its speed is counted from shapes, summed over workers, and costs no wait."""
 
-
 import numpy as np
 import pytest
 import torch
