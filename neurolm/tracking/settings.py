@@ -1,5 +1,6 @@
 """Settings of tracking."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import field_validator
@@ -19,6 +20,8 @@ class TrackingConfig:
     """MLflow experiment that the runs belong to."""
     enabled: bool = True
     """Whether runs go to MLflow; the local file is written in any case."""
+    system_metrics: bool = True
+    """Whether a run records what its nodes are busy with: processor, memory, disk and network, every 10 s."""
 
     @field_validator("uri")
     @classmethod
@@ -41,7 +44,7 @@ class TrackingConfig:
             uri = f"{SQLITE}{Path(out).absolute() / 'mlflow.db'}"
         elif uri is not None and (database := sqlite_file(uri)):
             uri = f"{SQLITE}{database}"
-        return TrackingConfig(uri=uri, experiment=self.experiment, enabled=self.enabled)
+        return replace(self, uri=uri)
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -3,6 +3,7 @@
 Everything a worker counts travels in the sum over workers that a step needs anyway, so nobody waits once more.
 """
 
+import math
 import resource
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from neurolm.training.batches import StepBatch
 from neurolm.training.context import RunContext
 from neurolm.training.flops import BatchFlops
+from neurolm.training.nodes import Nodes
 
 GIB = 2**30
 
@@ -22,13 +24,16 @@ class Throughput:
         flops: counts the operations of a batch.
         context: of the worker.
         peak_flops: operations a second that one worker's device could do at most; None leaves out the share of it.
+        nodes: what the nodes are busy with; None: not told.
     """
 
-    def __init__(self, flops: BatchFlops, context: RunContext, peak_flops: float | None) -> None:
-        self._flops, self._context, self._peak_flops = flops, context, peak_flops
+    def __init__(
+        self, flops: BatchFlops, context: RunContext, peak_flops: float | None, nodes: Nodes | None = None
+    ) -> None:
+        self._flops, self._context, self._peak_flops, self._nodes = flops, context, peak_flops, nodes
         self._totals: dict[str, float] = {}
         self._seconds = 0.0
-        self._memory: dict[str, float] = {}
+        self._latest: dict[str, float] = {}
 
     def counts(self, batch: StepBatch) -> dict[str, float]:
         """This worker's counts of a step, to be summed over workers: what losses divide by, and what is told here.
@@ -41,11 +46,12 @@ class Throughput:
         for name, used in peak_memory(self._context.device).items():
             own |= {f"{name}/worker-{rank:05d}": 0.0 for rank in range(self._context.world_size)}
             own[f"{name}/worker-{self._context.rank:05d}"] = used
-        return own
+        return own if self._nodes is None else own | self._nodes.values()
 
     def passed(self, totals: dict[str, float], seconds: float) -> None:
         """A step took so many seconds, waiting for data included, and these are its counts over all workers."""
-        self._memory = {name: value for name, value in totals.items() if name.startswith("memory/")}
+        told = {name: value for name, value in totals.items() if name.startswith(("memory/", "system/"))}
+        self._latest = {name: value for name, value in told.items() if math.isfinite(value)}
         for name in ("windows", "eeg_tokens", "text_tokens", "eeg_seconds", "flop"):
             self._totals[name] = self._totals.get(name, 0.0) + totals[name]
         self._seconds += seconds
@@ -59,11 +65,11 @@ class Throughput:
             "tokens_per_second": (counted["eeg_tokens"] + counted["text_tokens"]) / seconds,
             "eeg_hours_per_second": counted["eeg_seconds"] / 3600 / seconds,
         }
-        if counted["flop"] == counted["flop"]:  # a number
+        if math.isfinite(counted["flop"]):
             found["flop_per_second"] = counted["flop"] / seconds
             if self._peak_flops is not None:
                 found["mfu"] = found["flop_per_second"] / (self._peak_flops * self._context.world_size)
-        return {f"throughput/{name}": value for name, value in found.items()} | self._memory
+        return {f"throughput/{name}": value for name, value in found.items()} | self._latest
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

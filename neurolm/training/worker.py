@@ -22,6 +22,8 @@ from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.flops import BatchFlops
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
+from neurolm.training.nodes import Nodes
+from neurolm.training.provenance import provenance
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 from neurolm.training.throughput import Throughput
 
@@ -49,16 +51,17 @@ def run_worker(
     """Train, validate, keep the chosen weights in ``run.folder/model``; returns the metrics of the weights kept."""
     assembly = assemble(run, context)
     peak = run.resources.peak_flops or peak_flops(device_name(context.device), run.precision)
-    throughput = Throughput(BatchFlops(assembly.stage), context, peak)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    nodes = Nodes(context, run.folder) if run.tracking.system_metrics else None
+    throughput = Throughput(BatchFlops(assembly.stage), context, peak, nodes)
     engine = make_engine(assembly)
     best: dict[str, float] = {}
     if resume_from is not None:
         best = _resume(run, assembly, engine, resume_from, context)
     if context.rank == 0:
-        run.folder.mkdir(parents=True, exist_ok=True)
         shared = without_raw_places(run)
         (run.folder / "config.yaml").write_text(as_yaml(shared))
-        settings = flatten(as_dict(shared)) | {"data_digest": assembly.store.digest}
+        settings = flatten(as_dict(shared)) | provenance(context) | {"data_digest": assembly.store.digest}
         tracker.params({name: value for name, value in settings.items() if value is not None})
         if reason := allowed_reason(run.data.allow_leakage, run.earlier_model):
             tracker.tags({"allow_leakage": reason})
