@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from neurolm.config import UserError
+import yaml
+
+from neurolm.config import UserError, build
 from neurolm.tracking.journal import FILE_NAME, read_pieces
 from neurolm.tracking.mlflow_run import MetricValue, MlflowRun
 from neurolm.tracking.secrets import without_secrets
@@ -153,6 +155,25 @@ def identity_of(folder: Path) -> Identity:
     if found is None:
         raise UserError(f"{folder}: holds no {FILE_NAME} of a run; give a run's own folder")
     return found
+
+
+def deliver_folder(folder: Path) -> int:
+    """Send what MLflow has not got of a run that nobody trains any more; returns the number of lines.
+
+    Raises:
+        UserError: there is no run, its config says that it is not tracked, or MLflow does not take it.
+    """
+    identity = identity_of(folder)
+    path = folder / "config.yaml"
+    values = yaml.safe_load(path.read_text()).get("tracking") if path.is_file() else None
+    config = build(TrackingConfig, values or {}, source=str(path)).at(folder.parent)
+    if not config.enabled:
+        raise UserError(f"{path}: tracking.enabled is false, this run is only in its folder")
+    try:
+        return Delivery(folder, config, identity).deliver()
+    except Exception as error:
+        safe = without_secrets({"uri": config.uri})["uri"]
+        raise UserError(f"{folder}: MLflow at {safe} does not take the run ({error}); try again later") from error
 
 
 def _send(run: MlflowRun, entries: list[dict[str, Any]], last_steps: Mapping[str, int]) -> dict[str, int]:

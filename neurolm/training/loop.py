@@ -101,6 +101,8 @@ def fit(
             checkpoint = save(completed, latest) if is_saving else None
             report: dict[str, Any] = {"step": completed, **latest}
             context.report(report, checkpoint)
+            if checkpoint is not None:
+                tracker.metrics(completed, {"checkpoint": float(completed)})
     return latest
 
 
