@@ -21,13 +21,14 @@ from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_st
 from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
-from neurolm.tracking import FILE_NAME, start_run
+from neurolm.tracking import FILE_NAME, TeeTracker, start_run
 from neurolm.training.assembly import Assembly, reading_plan
 from neurolm.training.context import ProcessGroupContext
 from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
 from neurolm.training.leakage import check_leakage
 from neurolm.training.runs import TrainingRun
 from neurolm.training.worker import finished, mark_finished, run_key, run_worker
+from neurolm.training.worker_log import WorkerLog
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     tracker = start_run(
         run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank
     )
+    log = WorkerLog(run.folder, run.name, context.rank, context.world_size)
     checkpoint = ray.train.get_checkpoint()
     scratch = Path(tempfile.mkdtemp(prefix="neurolm-"))
 
@@ -142,7 +144,7 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
             best = run_worker(
                 run,
                 context,
-                tracker,
+                TeeTracker([tracker, log]),
                 make_engine=make_engine,
                 make_stream=make_stream,
                 resume_from=Path(folder) if folder else None,
@@ -152,10 +154,12 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
         if isinstance(error, UserError):
             run.folder.mkdir(parents=True, exist_ok=True)
             (run.folder / MISTAKE).write_text(str(error))
+        log.close("FAILED")
         tracker.close("FAILED")
         raise
     if context.rank == 0:
         mark_finished(run, best)
+    log.close("FINISHED")
     tracker.close("FINISHED")
 
 

@@ -100,15 +100,16 @@ class Delivery:
         """
         path = self._folder / FILE_NAME
         with _lock(self._folder):
-            delivered = read_delivered(self._folder)
+            delivered, size = read_delivered(self._folder), path.stat().st_size
             where = without_secrets({"uri": self._uri})["uri"], self._experiment
-            is_other = delivered is None or (delivered.uri, delivered.experiment) != where
-            if not is_other and delivered.offset == path.stat().st_size:
+            if delivered is not None and ((delivered.uri, delivered.experiment) != where or delivered.offset > size):
+                delivered = None  # another store, or another record
+            if delivered is not None and delivered.offset == size:
                 return 0
             if self._run is None:
                 identity = self._identity
                 self._run = MlflowRun(self._uri, self._experiment, identity.name, identity.run_key)
-            if is_other or delivered.run_id != self._run.run_id or delivered.offset > path.stat().st_size:
+            if delivered is None or delivered.run_id != self._run.run_id:
                 delivered = Delivered(*where, self._run.run_id, self._run.experiment_id)
             first_line = delivered.next_line
             for piece in read_pieces(path, delivered.offset, delivered.next_line):

@@ -26,6 +26,7 @@ from neurolm.training.nodes import Nodes
 from neurolm.training.provenance import provenance
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 from neurolm.training.throughput import Throughput
+from neurolm.training.worker_log import WorkerLog
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     checkpoints.mkdir(parents=True, exist_ok=True)
     tracker = start_run(run.tracking, folder=run.folder, name=run.name, run_key=run_key(run))
     bar: Tracker = ProgressBar(run.name) if show_progress else NullTracker()
+    log = WorkerLog(run.folder, run.name, context.rank, context.world_size)
 
     def make_engine(assembly: Assembly) -> Engine:
         return TorchEngine(assembly.stage, run.optimizer, assembly.schedule.total_steps, context.device)
@@ -129,17 +131,19 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
         best = run_worker(
             run,
             context,
-            TeeTracker([tracker, bar]),
+            TeeTracker([tracker, bar, log]),
             make_engine=make_engine,
             make_stream=make_stream,
             resume_from=local.latest(),
             checkpoint_folder=local.new,
         )
     except BaseException:
+        log.close("FAILED")
         bar.close("FAILED")
         tracker.close("FAILED")
         raise
     mark_finished(run, best)
+    log.close("FINISHED")
     bar.close("FINISHED")
     tracker.close("FINISHED")
     return best
