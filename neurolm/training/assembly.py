@@ -31,12 +31,13 @@ from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
 from neurolm.training.leakage import allowed_reason
-from neurolm.training.loop import Schedule, global_means, sum_over_workers
+from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
 from neurolm.training.stage import Stage
 from neurolm.training.tasks import encoded_tasks, refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
+from neurolm.training.validation_sample import validation_sample
 
 TEXT_CODE = "text_code.json"
 """File of a model folder that says how its language model writes text; GPT-2's way comes with neurolm."""
@@ -53,7 +54,7 @@ class Assembly:
     order: GlobalOrder
     batcher: Batcher
     schedule: Schedule
-    validate: Callable[[], dict[str, float]]
+    validate: Validate
     export: Callable[[Path, Mapping[str, Tensor], Mapping[str, float]], None]
 
 
@@ -92,7 +93,22 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         PretrainRun: _validate_losses,
         InstructRun: _validate_answers,
     }
-    validate = next(function for kind, function in validations.items() if isinstance(run, kind))
+    validate_on = next(function for kind, function in validations.items() if isinstance(run, kind))
+    sample = validation
+    if run.validation_windows is not None:
+        sample = validation_sample(validation, run.validation_windows, run.seed)
+
+    def validate(is_last: bool) -> dict[str, float]:
+        metrics = validate_on(run, stage, windows, sample, tasks, context)
+        if len(sample) == len(validation):
+            return metrics
+        metrics["windows"] = float(len(sample))
+        if is_last:
+            whole = validate_on(run, stage, windows, validation, tasks, context)
+            metrics |= {f"all/{name}": value for name, value in whole.items()}
+            metrics["all/windows"] = float(len(validation))
+        return metrics
+
     return Assembly(
         stage=stage,
         store=store,
@@ -100,7 +116,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         order=order,
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
-        validate=lambda: validate(run, stage, windows, validation, tasks, context),
+        validate=validate,
         export=lambda folder, weights, metrics: _export(run, stage, store, folder, weights, metrics),
     )
 

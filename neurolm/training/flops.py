@@ -54,17 +54,17 @@ class BatchFlops:
 
     def __call__(self, batch: Batch) -> float:
         """Operations of a micro-batch; not a number where a model cannot be passed without values."""
-        total, has_text = 0.0, batch.text is not None
+        total, text = 0.0, batch.text
         for group in batch.groups:
-            shape = (group.num_channels, group.num_seconds, group.task, group.tokens is None, has_text)
+            shape = (group.num_channels, group.num_seconds, group.task, group.tokens is None, text is not None)
             if shape not in self._known:
-                self._known[shape] = self._count(lambda group=group: Batch((_one_window(group),)), has_text)  # type: ignore[misc]
+                self._known[shape] = self._count(lambda one=group: Batch((_one_window(one),)), text is not None)  # type: ignore[misc]
             total += len(group) * self._known[shape]
-        if batch.text is not None and len(batch.text):
-            shape = batch.text.shape[1:]
-            if shape not in self._known:
-                self._known[shape] = self._count(lambda: Batch((), torch.zeros(1, *shape, dtype=torch.long)), True)
-            total += len(batch.text) * self._known[shape]
+        if text is not None and len(text):
+            length = text.shape[1]
+            if (length,) not in self._known:
+                self._known[(length,)] = self._count(lambda: Batch((), torch.zeros(1, length, dtype=torch.long)), True)
+            total += len(text) * self._known[(length,)]
         return total
 
     def _count(self, make_batch: Callable[[], Batch], has_text: bool) -> float:
@@ -122,6 +122,5 @@ def _one_window(group: WindowGroup) -> WindowGroup:
 
 def _first_row(part: T) -> T:
     tensors = {one.name: value for one in fields(part) if isinstance(value := getattr(part, one.name), Tensor)}
-    return replace(
-        part, **{name: torch.zeros(1, *value.shape[1:], dtype=value.dtype) for name, value in tensors.items()}
-    )
+    rows: dict[str, Any] = {name: torch.zeros(1, *one.shape[1:], dtype=one.dtype) for name, one in tensors.items()}
+    return replace(part, **rows)

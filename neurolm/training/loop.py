@@ -17,6 +17,7 @@ from neurolm.tracking import Tracker
 from neurolm.training.batches import StepBatch
 from neurolm.training.context import RunContext
 from neurolm.training.engine import DivergedError, Engine
+from neurolm.training.profiling import StepProfiler
 from neurolm.training.stage import Stage
 from neurolm.training.throughput import Throughput
 
@@ -46,8 +47,8 @@ class Schedule:
 
 Save = Callable[[int, dict[str, float]], Path | None]
 """Writes this worker's checkpoint after so many steps, with the latest validation; returns its folder."""
-Validate = Callable[[], dict[str, float]]
-"""Validation metrics, equal on every worker."""
+Validate = Callable[[bool], dict[str, float]]
+"""Validation metrics, equal on every worker; told whether it is the last validation of the run."""
 
 
 def fit(
@@ -59,6 +60,7 @@ def fit(
     schedule: Schedule,
     *,
     throughput: Throughput,
+    profiler: StepProfiler,
     validate: Validate,
     save: Save,
     after_validation: Callable[[int, dict[str, float]], None],
@@ -75,7 +77,8 @@ def fit(
         started = time.perf_counter()
         assert batch.step == engine.step_count, f"stream is at step {batch.step}, engine at {engine.step_count}"
         totals = sum_over_workers(throughput.counts(batch), context)
-        metrics = _train_step(stage, engine, batch, totals, context, schedule)
+        with profiler.step(engine.step_count + 1):
+            metrics = _train_step(stage, engine, batch, totals, context, schedule)
         ended = time.perf_counter()
         completed = engine.step_count
         throughput.passed(totals, ended - waited_from)
@@ -93,9 +96,11 @@ def fit(
         is_validation, is_saving = schedule.validates(completed), schedule.saves(completed)
         if is_validation:
             stage.eval()
-            latest = validate()
+            began = time.perf_counter()
+            latest = validate(completed == schedule.total_steps)
+            took = {"validation_seconds": time.perf_counter() - began}
             stage.train()
-            tracker.metrics(completed, {f"validation/{name}": value for name, value in latest.items()})
+            tracker.metrics(completed, took | {f"validation/{name}": value for name, value in latest.items()})
             after_validation(completed, latest)
         if is_validation or is_saving:
             checkpoint = save(completed, latest) if is_saving else None

@@ -22,6 +22,7 @@ from neurolm.training.engine import EngineConfig, TorchEngineConfig
 from neurolm.training.instruct import InstructLossConfig
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig
+from neurolm.training.profiling import ProfileConfig
 from neurolm.training.stage import Precision
 from neurolm.training.tokenizer import TokenizerLossConfig
 
@@ -65,6 +66,8 @@ class TrainingRun(Step):
     """Compile the transformer blocks with torch.compile; pays on GPUs, after minutes at the first step."""
     validations: Annotated[int, Field(gt=0)] = 4
     """How many times a run validates (and reports), evenly spread; the last time at its end."""
+    validation_windows: Annotated[int, Field(gt=0)] | None = None
+    """Validate on about so many windows, the same each time, of each class its share; at the end also on all."""
     checkpoint_steps: Annotated[int, Field(gt=0)] | None = None
     """Steps between checkpoints; null: with every validation."""
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
@@ -73,6 +76,8 @@ class TrainingRun(Step):
     """MLflow."""
     resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
     """CPUs and GPUs."""
+    profile: ProfileConfig | None = None
+    """Steps that torch's profiler traces, e.g. ``{first_step: 10, last_step: 12}``; null: none."""
 
     @model_validator(mode="after")
     def _batch_feeds_every_worker(self) -> "TrainingRun":
@@ -238,7 +243,7 @@ def load_run(path: str | Path, overrides: dict[str, Any] | None = None) -> Train
 def training_digest(run: TrainingRun) -> str:
     """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same."""
     values = as_dict(run)
-    for name in ("out", "tracking", "resources", "budget", "run_id", "sweep"):
+    for name in ("out", "tracking", "resources", "profile", "budget", "run_id", "sweep"):
         values.pop(name, None)
     for name in (
         "root",

@@ -23,6 +23,7 @@ from neurolm.training.flops import BatchFlops
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
 from neurolm.training.nodes import Nodes
+from neurolm.training.profiling import StepProfiler
 from neurolm.training.provenance import provenance
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 from neurolm.training.throughput import Throughput
@@ -98,6 +99,7 @@ def run_worker(
         tracker,
         assembly.schedule,
         throughput=throughput,
+        profiler=StepProfiler(run.profile if context.rank == 0 else None, run.folder, context.device),
         validate=assembly.validate,
         save=save,
         after_validation=after_validation,

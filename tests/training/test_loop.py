@@ -21,6 +21,7 @@ from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.loop import Schedule, fit
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
+from neurolm.training.profiling import StepProfiler
 from neurolm.training.stage import Stage
 from neurolm.training.throughput import Throughput
 from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
@@ -91,7 +92,7 @@ def run(stage: Line, engine: TorchEngine, total: int, recorder: Recorder, **sche
         stage.calls.append(f"save {step}")
         return Path(f"checkpoint-{step}")
 
-    def validate() -> dict[str, float]:
+    def validate(is_last: bool) -> dict[str, float]:
         assert not stage.training
         return {"score": float(engine.step_count)}
 
@@ -105,6 +106,7 @@ def run(stage: Line, engine: TorchEngine, total: int, recorder: Recorder, **sche
         recorder,
         Schedule(total, **schedule),
         throughput=Throughput(BatchFlops(stage), context, peak_flops=None),
+        profiler=StepProfiler(None, Path(), CPU),
         validate=validate,
         save=save,
         after_validation=lambda step, metrics: stage.calls.append(f"validated {step} {metrics['score']:g}"),
@@ -224,7 +226,8 @@ def test_training_is_the_same_whatever_the_micro_size(make: Any, asks: bool) -> 
             recorder,
             Schedule(2, validations=1),
             throughput=Throughput(BatchFlops(stage), LocalContext(), peak_flops=None),
-            validate=dict,
+            profiler=StepProfiler(None, Path(), CPU),
+            validate=lambda _: {},
             save=lambda *_: None,
             after_validation=lambda *_: None,
         )
