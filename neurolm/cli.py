@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from neurolm.config import UserError, load, parse_overrides
@@ -38,6 +39,14 @@ def main(arguments: list[str] | None = None) -> None:
     inspect.add_argument("store", type=Path, help="folder of a finished store, for example runs/demo/store")
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.add_argument("--page", type=Path, metavar="FILE.html", help="also write a page with spectra and quality")
+
+    status = commands.add_parser("status", help="how runs are doing, from another shell")
+    status.add_argument("run", type=Path, nargs="+", help="folder of a run, of a sweep, or out with several runs")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    status.add_argument("--follow", action="store_true", help="look again every 5 s until every run has ended")
+
+    track = commands.add_parser("track", help="send to MLflow what it has not got of runs that have ended")
+    track.add_argument("run", type=Path, nargs="+", help="folder of a run, of a sweep, or out with several runs")
 
     plan = commands.add_parser("plan", help="memory, time and cost of a stage's config before it runs")
     plan.add_argument("config", type=Path, help="YAML file, for example ray_jobs/configs/xl/pretrain.yaml")
@@ -189,6 +198,28 @@ def _inspect(options: argparse.Namespace) -> None:
             print(f"\n{options.page}")
 
 
+def _status(options: argparse.Namespace) -> None:
+    from neurolm.reports.run_status import as_json, run_folders, run_status, status_lines
+
+    while True:
+        statuses = [run_status(folder) for place in options.run for folder in run_folders(place)]
+        print(as_json(statuses) if options.json else "\n".join(line for one in statuses for line in status_lines(one)))
+        if not options.follow or all(one.state in ("finished", "failed", "stopped") for one in statuses):
+            return
+        time.sleep(5)
+        if not options.json:
+            print()
+
+
+def _track(options: argparse.Namespace) -> None:
+    from neurolm.reports.run_status import run_folders
+    from neurolm.tracking.delivery import deliver_folder
+
+    for place in options.run:
+        for folder in run_folders(place):
+            print(f"{folder}: {deliver_folder(folder)} lines sent")
+
+
 def _plan(options: argparse.Namespace) -> None:
     from neurolm.planning.plan import make_plan
     from neurolm.planning.table import as_dict, table
@@ -276,6 +307,8 @@ COMMANDS = {
     "tokenize": _tokenize,
     "probe": _probe,
     "inspect": _inspect,
+    "status": _status,
+    "track": _track,
     "plan": _plan,
     "predict": _predict,
     "report": _report,

@@ -5,7 +5,7 @@ second 0, then of second 1), in units of 100 µV. Windows that differ in channel
 groups of the same batch. No batch holds a mask: masks follow from the time indices (`neurolm.models.masks`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -68,6 +68,10 @@ class WindowGroup:
     """Text tokens of the group that carry loss in instruction tuning."""
     tokens: EEGTokens | None = None
     """The frozen tokenizer's output, where it was computed before."""
+    stratum: Int64[Tensor, " windows"] | None = None
+    """Place of each window's data set, or of its task where tasks are asked, among the batch's ``strata``."""
+    windows_by_stratum: tuple[int, ...] = ()
+    """How many windows each of the strata has in the group."""
 
     def __len__(self) -> int:
         return len(self.position)
@@ -89,11 +93,13 @@ class Batch:
     groups: tuple[WindowGroup, ...]
     text: Int64[Tensor, "crops length_and_one"] | None = None
     """Crops of plain text, each with one id more than is read, so that every id read has a next one."""
+    strata: tuple[str, ...] = ()
+    """Data sets, or tasks, by which losses are also told; the same on every worker."""
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of elements that losses are means over; always the same names, so that workers can add them up."""
-        return {
+        whole = {
             "windows": sum(len(group) for group in self.groups),
             "eeg_tokens": sum(group.channel_index.numel() for group in self.groups),
             # Each token but those of the last second has a target: the same channel's code a second later.
@@ -101,6 +107,18 @@ class Batch:
             "answer_targets": sum(group.num_answer_targets for group in self.groups),
             "text_tokens": 0 if self.text is None else self.text[:, 1:].numel(),
         }
+        return (
+            whole
+            | {
+                f"{name}/{stratum}": sum(one.windows_by_stratum[place] * size(one) for one in self.groups)
+                for place, stratum in enumerate(self.strata)
+                for name, size in _ELEMENTS_OF_A_WINDOW.items()
+            }
+            | {
+                f"answer_targets/{stratum}": sum(one.num_answer_targets for one in self.groups if one.task == stratum)
+                for stratum in self.strata
+            }
+        )
 
     def text_start(self, rule: Literal["window", "batch"]) -> int | None:
         """Position of the first text token: one after the longest window; None where each window has its own."""
@@ -111,12 +129,20 @@ class Batch:
         return replace(_to(self, device), groups=tuple(group.to(device) for group in self.groups))
 
 
+_ELEMENTS_OF_A_WINDOW: dict[str, Callable[[WindowGroup], int]] = {
+    "windows": lambda group: 1,
+    "eeg_tokens": lambda group: len(group.time_index),
+    "eeg_targets": lambda group: group.num_channels * (group.num_seconds - 1),
+}
+
+
 def collate(
     windows: Sequence[StoredWindow],
     positions: np.ndarray,
     *,
     text: np.ndarray | None,
     tasks: Mapping[str, EncodedTask] | None,
+    strata: tuple[str, ...] = (),
 ) -> Batch:
     """Group windows by shape, and by task where tasks are given.
 
@@ -125,6 +151,7 @@ def collate(
         positions: place of each window in the global batch.
         text: int64 crops of text ``[crops, length + 1]``, or None for a run without text.
         tasks: tasks by name. A window is asked every task of its data set. None: labels are not looked at.
+        strata: all data sets, or with ``tasks`` all tasks, if losses are to be told by them.
 
     Raises:
         WindowError: a window is not whole seconds, or no task asks about its data set.
@@ -136,10 +163,11 @@ def collate(
         for task in _tasks_of(window, tasks):
             members.setdefault((num_channels, num_seconds, task), []).append(place)
     groups = tuple(
-        _group([windows[place] for place in places], positions[places], tasks[task] if tasks and task else None)
+        _group([windows[place] for place in places], positions[places], tasks[task] if tasks and task else None, strata)
         for (_, _, task), places in members.items()
     )
-    return Batch(groups=groups, text=None if text is None else torch.from_numpy(np.asarray(text, dtype=np.int64)))
+    crops = None if text is None else torch.from_numpy(np.asarray(text, dtype=np.int64))
+    return Batch(groups=groups, text=crops, strata=strata)
 
 
 def eeg_features(model: NeuroLM, group: WindowGroup) -> Float[Tensor, "windows tokens hidden"]:
@@ -165,7 +193,9 @@ def patches(signal: Float32[np.ndarray, "*windows channels times"]) -> Float32[n
     return np.ascontiguousarray(tokens / np.float32(MICROVOLT_SCALE))
 
 
-def _group(windows: Sequence[StoredWindow], positions: np.ndarray, task: EncodedTask | None) -> WindowGroup:
+def _group(
+    windows: Sequence[StoredWindow], positions: np.ndarray, task: EncodedTask | None, strata: tuple[str, ...]
+) -> WindowGroup:
     num_channels, num_seconds = _shape(windows[0])
     channels = np.stack([np.asarray(window.channel_indices, dtype=np.int64) for window in windows])
     label, num_targets = None, 0
@@ -173,6 +203,7 @@ def _group(windows: Sequence[StoredWindow], positions: np.ndarray, task: Encoded
         classes = [task.class_index(window.label) for window in windows]
         label = torch.tensor(classes)
         num_targets = sum(sum(task.training_text(one).is_target) for one in classes)
+    stratum = [strata.index(window.data_set if task is None else task.name) for window in windows] if strata else []
     return WindowGroup(
         signal=torch.from_numpy(patches(np.stack([np.asarray(window.signal, np.float32) for window in windows]))),
         tokens=_kept_tokens(windows),
@@ -184,6 +215,8 @@ def _group(windows: Sequence[StoredWindow], positions: np.ndarray, task: Encoded
         task=None if task is None else task.name,
         label=label,
         num_answer_targets=num_targets,
+        stratum=torch.tensor(stratum) if strata else None,
+        windows_by_stratum=tuple(stratum.count(place) for place in range(len(strata))),
     )
 
 

@@ -23,7 +23,7 @@ from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_st
 from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
-from neurolm.tracking import FILE_NAME, start_run
+from neurolm.tracking import FILE_NAME, TeeTracker, start_run
 from neurolm.training.assembly import Assembly, reading_plan
 from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
 from neurolm.training.leakage import check_leakage
@@ -31,6 +31,7 @@ from neurolm.training.run_checkpoint import Choice, RunCheckpoints
 from neurolm.training.runs import TrainingRun
 from neurolm.training.stopping import Stopped, stop_signals
 from neurolm.training.worker import finished, mark_finished, run_key, run_worker
+from neurolm.training.worker_log import WorkerLog
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     tracker = start_run(
         run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank
     )
+    log = WorkerLog(run.folder, run.name, context.rank, context.world_size)
 
     def make_engine(assembly: Assembly) -> Engine:
         total_steps = assembly.schedule.total_steps
@@ -171,7 +173,7 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
             best = run_worker(
                 run,
                 context,
-                tracker,
+                TeeTracker([tracker, log]),
                 make_engine=make_engine,
                 make_stream=make_stream,
                 checkpoints=checkpoints,
@@ -180,18 +182,21 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
         context.wait_for_commit()
     except Stopped:
         context.wait_for_commit()
+        log.close("KILLED")
         tracker.close("KILLED")
         return
     except BaseException as error:
         if isinstance(error, UserError):
             _leave_mistake(run, error)
         with contextlib.suppress(OSError):  # on a full disk the error that says so matters more
+            log.close("FAILED")
             tracker.close("FAILED")
         raise
     finally:
         watchdog.stop()
     if context.rank == 0:
         mark_finished(run, best)
+    log.close("FINISHED")
     tracker.close("FINISHED")
 
 

@@ -49,7 +49,7 @@ def sweep(run: TuneRun) -> SweepRecord:
     if (folder / RECORD).is_file():
         return SweepRecord.load(folder / RECORD)
     key = f"{folder}/{digest(run)}"
-    tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key)
+    tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key, wait_s=30.0)
     tracker.params(
         {name: value for name, value in flatten(as_dict(without_raw_places(run))).items() if value is not None}
     )

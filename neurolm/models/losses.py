@@ -44,9 +44,9 @@ def _standardise(x: Tensor) -> Tensor:
     return (x - mean) / deviation
 
 
-def squared_error_sum(output: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """Sum of squared differences (the terms of Eq. 3), in fp32."""
-    return (output.float() - target).square().sum()
+def squared_errors_of(output: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Squared differences (the terms of Eq. 3), in fp32."""
+    return (output.float() - target).square()
 
 
 def next_second_codes(codes: Int[Tensor, "batch tokens"], num_channels: int) -> Int[Tensor, "batch targets"]:

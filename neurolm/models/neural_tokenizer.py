@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurolm.config import UserError, config
-from neurolm.models.losses import NUM_BINS, frequency_target, raw_target, squared_error_sum
+from neurolm.models.losses import NUM_BINS, frequency_target, raw_target, squared_errors_of
 from neurolm.models.patch_embedding import POINTS, PatchEmbedding
 from neurolm.models.quantizer import Quantizer
 from neurolm.models.standardisation import EPSILON, RunningStandardisation
@@ -98,6 +98,8 @@ class TokenizerOutput(NamedTuple):
     codes: Int[Tensor, "batch tokens"]
     squared_errors: dict[str, Float[Tensor, ""]]
     """Sums by name: ``commitment`` (unweighted), ``raw``, ``frequency`` (those that are reconstructed)."""
+    by_window: dict[str, Float[Tensor, " batch"]]
+    """Parts of ``raw`` and ``frequency``, without gradients."""
     counts: dict[str, int]
     """How many elements each sum has; a loss is its sum divided by the count of the whole batch."""
 
@@ -281,10 +283,11 @@ class NeuralTokenizer(nn.Module):
         quantized = self.quantizer(latents, weights)
         commitment = quantized.squared_error if weights is None else quantized.squared_error * weights[:, None]
 
-        squared_errors = {"commitment": commitment.sum()}
+        squared_errors, by_window = {"commitment": commitment.sum()}, {}
         reconstructed = self.reconstruct(quantized.latents[:, :num_tokens], channel_index, time_index)
         for name, output in reconstructed.items():
-            squared_errors[name] = squared_error_sum(output, self.target(name, signal))
+            squares = squared_errors_of(output, self.target(name, signal))
+            squared_errors[name], by_window[name] = squares.sum(), squares.detach().sum((1, 2))
         counted_tokens = signal.shape[0] * (self.config.compat_pad_to or num_tokens)
         sizes = {"commitment": self.config.codebook_dim, "raw": POINTS, "frequency": NUM_BINS}
         return TokenizerOutput(
@@ -292,6 +295,7 @@ class NeuralTokenizer(nn.Module):
             latents=latents[:, :num_tokens],
             codes=quantized.codes[:, :num_tokens],
             squared_errors=squared_errors,
+            by_window=by_window,
             counts={name: counted_tokens * sizes[name] for name in squared_errors},
         )
 

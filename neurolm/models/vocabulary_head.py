@@ -23,6 +23,8 @@ class HeadLoss(NamedTuple):
     """Sum of -log p(target) in nats, in fp32."""
     num_correct: Float[Tensor, ""]
     """Targets that no other class of their position is more likely than."""
+    each: Float[Tensor, " targets"]
+    """The terms of ``total``, without gradients."""
 
 
 class VocabularyHead(nn.Module):
@@ -39,12 +41,12 @@ class VocabularyHead(nn.Module):
         hidden: Float[Tensor, "*positions width"],
         targets: Int[Tensor, "*positions"] | None = None,
         label_smoothing: float = 0.0,
-    ) -> Float[Tensor, "*positions classes"] | tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Logits; or, given the class that each position should predict, the two parts of a `HeadLoss`."""
+    ) -> Float[Tensor, "*positions classes"] | tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " targets"]]:
+        """Logits; or, given the class that each position should predict, the parts of a `HeadLoss`."""
         if targets is None:
             return F.linear(hidden, self.weight)
         flat, places = hidden.flatten(0, -2), targets.flatten()
-        parts: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(
+        parts: tuple[Tensor, Tensor, Tensor] = _LinearCrossEntropy.apply(
             flat, self.weight, places, label_smoothing, torch.is_grad_enabled()
         )
         return parts
@@ -61,7 +63,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float, needs_gradients: bool
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         with torch.autocast(device, enabled=False):
@@ -69,15 +71,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             size = max(1, LOGITS_AT_ONCE // len(weight))
             ctx.is_one_chunk = len(hidden) <= size
             if ctx.is_one_chunk:
-                total, num_correct, difference = _logits_loss(rows @ matrix.T, targets, label_smoothing)
+                each, num_correct, difference = _logits_loss(rows @ matrix.T, targets, label_smoothing)
+                total = each.sum()
                 if needs_gradients:
                     ctx.save_for_backward(difference.to(dtype), rows, matrix)
             else:
                 wanted = needs_gradients, needs_gradients and ctx.needs_input_grad[1]
-                total, num_correct, *gradients = _in_chunks(rows, matrix, targets, label_smoothing, size, wanted)
+                total, num_correct, each, *gradients = _in_chunks(rows, matrix, targets, label_smoothing, size, wanted)
                 ctx.save_for_backward(*gradients)
-        ctx.mark_non_differentiable(num_correct)
-        return total, num_correct
+        ctx.mark_non_differentiable(num_correct, each)
+        return total, num_correct, each
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,7 +94,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _logits_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Summed loss, number of correct targets, and the gradient of the logits, which takes their place in memory."""
+    """Every target's loss, number of correct ones, and the gradient of the logits, which takes their place."""
     logits, places = logits.float(), targets[:, None]
     largest = logits.amax(-1, keepdim=True)
     picked = logits.gather(1, places)
@@ -104,29 +107,31 @@ def _logits_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> tup
     if label_smoothing:
         difference.sub_(label_smoothing / logits.shape[1])
     difference.scatter_add_(1, places, difference.new_full(places.shape, label_smoothing - 1))
-    return (sums.log() + largest - expected).sum(), num_correct, difference
+    return (sums.log() + largest - expected)[:, 0], num_correct, difference
 
 
 def _in_chunks(
     rows: Tensor, matrix: Tensor, targets: Tensor, label_smoothing: float, size: int, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Summed loss, number of correct targets, and those gradients of hidden states and weights that are wanted."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Summed loss, number of correct targets, losses, and the wanted gradients of hidden states and weights."""
     total, num_correct = torch.zeros((), device=rows.device), torch.zeros((), device=rows.device)
+    each = rows.new_empty(len(rows), dtype=torch.float32)
     hidden_gradient = torch.empty_like(rows, dtype=torch.float32) if wanted[0] else None
     weight_gradient = torch.zeros_like(matrix, dtype=torch.float32) if wanted[1] else None
     room = rows.new_empty(size, len(matrix))  # the same memory for every chunk
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         logits = torch.mm(part, matrix.T, out=room[: len(part)])
-        loss, correct, difference = _logits_loss(logits, targets[start : start + size], label_smoothing)
-        total += loss
+        losses, correct, difference = _logits_loss(logits, targets[start : start + size], label_smoothing)
+        each[start : start + size] = losses
+        total += losses.sum()
         num_correct += correct
         difference = difference.to(rows.dtype)
         if hidden_gradient is not None:
             hidden_gradient[start : start + size] = difference @ matrix
         if weight_gradient is not None:
             _add_product(weight_gradient, difference.T, part)
-    return total, num_correct, hidden_gradient, weight_gradient
+    return total, num_correct, each, hidden_gradient, weight_gradient
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -11,16 +11,8 @@ from neurolm.planning.parameters import count
 from neurolm.planning.search import Option, Search
 from neurolm.planning.stages import build_planned_stage, load_planned_run
 from neurolm.planning.windows import PlannedWindows, planned_windows
+from neurolm.training.devices import PEAK_TFLOPS
 from neurolm.training.runs import TrainingRun
-
-PEAK_TFLOPS = {
-    "a100": (312.0, 19.5),
-    "h100": (989.0, 67.0),
-    "h200": (989.0, 67.0),
-    "l40s": (362.0, 91.6),
-    "l4": (121.0, 30.3),
-}
-"""Dense bfloat16 and float32 of NVIDIA's data sheets, in 10^12 a second; torch does not use TF32 unless it is told."""
 
 DEFAULT_GPU = "a100"
 DEFAULT_MFU = 0.3
@@ -142,6 +134,11 @@ def make_plan(
     windows = planned_windows(run, num_windows, shapes)
     is_low = states != "float32" or run.precision == "bfloat16"
     planned.stage.precision = "bfloat16" if is_low else "float32"
+    peak = tflops or getattr(PEAK_TFLOPS[gpu], planned.stage.precision)
+    if peak is None:
+        raise UserError(
+            f"--gpu {gpu}: has no units for bfloat16; set precision=float32, or give its peak with --tflops"
+        )
     search = Search(run, planned, sizes, windows, FORMATS[states], num_gpus=num_gpus, gpu_memory_gb=gpu_memory_gb)
     options = search.options()
     recommended = search.recommend(options)
@@ -155,8 +152,8 @@ def make_plan(
         notes.append(f"states {states} are no setting of this version: its engines keep fp32")
     if windows.num_windows is None:
         notes.append("hours and costs are not known: make the store, or give --windows N")
-    if not is_low and tflops is None:
-        low, full = PEAK_TFLOPS[gpu]
+    low, full = PEAK_TFLOPS.get(gpu, (None, peak))
+    if not is_low and tflops is None and low is not None:
         notes.append(f"float32 products; with precision=bfloat16 the peak is {low / full:.0f} times as high")
     return Plan(
         config=str(path),
@@ -170,7 +167,7 @@ def make_plan(
         options=options,
         recommended=recommended,
         flop_per_step=search.flop(checkpointing=False),
-        peak_flops=1e12 * (PEAK_TFLOPS[gpu][0 if is_low else 1] if tflops is None else tflops),
+        peak_flops=1e12 * peak,
         mfu=mfu,
         price_per_gpu_hour=price_per_gpu_hour,
         notes=notes,

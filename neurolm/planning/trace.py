@@ -20,11 +20,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from neurolm.models.transformer import Transformer
 from neurolm.sequences import PATCH_POINTS, Batch, WindowGroup
 from neurolm.text.instructions import EncodedTask
+from neurolm.training.flops import FORMULAS
 from neurolm.training.stage import Stage
 
 
@@ -140,7 +140,7 @@ class _Ledger(TorchDispatchMode):
         """Run an operation, meet what it made, and count it."""
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
-        if (formula := _FORMULAS.get(func.overloadpacket)) is not None:
+        if (formula := FORMULAS.get(func.overloadpacket)) is not None:
             self.flop += formula(*args, **kwargs, out_val=made)
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
@@ -177,19 +177,3 @@ def trainable_blocks(stage: nn.Module) -> Iterator[nn.Module]:
         for block in children or ():
             if any(parameter.requires_grad for parameter in block.parameters()):
                 yield block
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
-
-
-def _attention_backward(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
-
-
-_FORMULAS: dict[Any, Any] = flop_registry | {
-    torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm],
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
-"""Torch's own counts, and two that its table lacks: sums in place, and attention on CPUs, counted as that of GPUs."""

@@ -15,7 +15,8 @@ from neurolm.evaluation.details import details
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import score
 from neurolm.reports.evaluation_page import write_evaluation_page
-from neurolm.reports.results import git_commit, write_results
+from neurolm.reports.results import write_results
+from neurolm.tracking.code import git_commit
 from neurolm.training.assembly import load_neurolm
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.tasks import tasks_of_model

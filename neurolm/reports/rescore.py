@@ -10,7 +10,8 @@ from neurolm.evaluation.details import details
 from neurolm.evaluation.predictions import score
 from neurolm.reports.evaluated import read_evaluated
 from neurolm.reports.evaluation_page import write_evaluation_page
-from neurolm.reports.results import git_commit, save_results
+from neurolm.reports.results import save_results
+from neurolm.tracking.code import git_commit
 
 TOLERANCE = 1e-9
 """Differences of numbers up to this are rounding."""

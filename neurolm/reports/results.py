@@ -1,10 +1,6 @@
 """``results.json``, the public record of an evaluation, and the same as a table for the terminal."""
 
 import json
-import logging
-import os
-import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +9,7 @@ from neurolm.config import UserError
 from neurolm.evaluation.details import TaskDetails
 from neurolm.evaluation.predictions import TaskResult
 
-log = logging.getLogger(__name__)
-
 SCHEMA_VERSION = 1
-COMMIT_VARIABLE = "NEUROLM_GIT_COMMIT"
 
 
 class ResultsError(UserError):
@@ -158,39 +151,6 @@ def results_table(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
     lines = [_line(line, widths) for line in table]
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join([*lines, "", *results_notes(results, num_classes)])
-
-
-def git_commit() -> str | None:
-    """The commit of the running code: from ``NEUROLM_GIT_COMMIT``, else from git, else None with a warning.
-
-    Ray leaves ``.git`` out of an uploaded working directory, so a job's commit must come from the variable.
-    """
-    given = os.environ.get(COMMIT_VARIABLE, "").strip()
-    if re.fullmatch(r"[0-9a-f]{7,64}", given):
-        return given
-    if given:
-        log.warning("%s=%r is no commit (expected 7 to 64 hexadecimal digits); asking git", COMMIT_VARIABLE, given)
-    here = Path(__file__).resolve()
-    # Only a repository that tracks this file is ours: an environment may lie inside somebody else's.
-    if _git(here, "ls-files", "--error-unmatch", here.name) is None:
-        log.warning(
-            "The code's commit is unknown and results will say null; set %s=$(git rev-parse HEAD)", COMMIT_VARIABLE
-        )
-        return None
-    commit = _git(here, "rev-parse", "HEAD")
-    if commit and _git(here, "status", "--porcelain", "--untracked-files=no"):
-        log.warning("The code has changes that are not committed; results will name commit %s", commit[:12])
-    return commit
-
-
-def _git(file: Path, *arguments: str) -> str | None:
-    """What git prints in the file's folder, or None where git, a repository or the answer is missing."""
-    command = ["git", "-C", str(file.parent), *arguments]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def _number(value: float | None) -> str:

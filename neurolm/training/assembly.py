@@ -31,12 +31,13 @@ from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
 from neurolm.training.leakage import allowed_reason
-from neurolm.training.loop import Schedule, sum_over_workers
+from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
 from neurolm.training.stage import Stage
 from neurolm.training.tasks import encoded_tasks, refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
+from neurolm.training.validation_sample import validation_sample
 
 TEXT_CODE = "text_code.json"
 """File of a model folder that says how its language model writes text; GPT-2's way comes with neurolm."""
@@ -53,7 +54,7 @@ class Assembly:
     order: GlobalOrder
     batcher: Batcher
     schedule: Schedule
-    validate: Callable[[], dict[str, float]]
+    validate: Validate
     export: Callable[[Path, Mapping[str, Tensor], Mapping[str, float], Mapping[str, Any]], None]
     """Writes the model folder from weights, their validation metrics and what else to say of the training."""
 
@@ -84,6 +85,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         corpus=TextCorpus(run.corpus, code) if run.batch.text_size else None,
         tasks=tasks or None,
         seed=run.seed,
+        strata=tuple(tasks) or _data_sets(windows_of(store, "train", plan.data_sets)),
         rank=context.rank,
         world_size=context.world_size,
     )
@@ -92,7 +94,22 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         PretrainRun: _validate_losses,
         InstructRun: _validate_answers,
     }
-    validate = next(function for kind, function in validations.items() if isinstance(run, kind))
+    validate_on = next(function for kind, function in validations.items() if isinstance(run, kind))
+    sample = validation
+    if run.validation_windows is not None:
+        sample = validation_sample(validation, run.validation_windows, run.seed)
+
+    def validate(is_last: bool) -> dict[str, float]:
+        metrics = validate_on(run, stage, windows, sample, tasks, context)
+        if len(sample) == len(validation):
+            return metrics
+        metrics["windows"] = float(len(sample))
+        if is_last:
+            whole = validate_on(run, stage, windows, validation, tasks, context)
+            metrics |= {f"all/{name}": value for name, value in whole.items()}
+            metrics["all/windows"] = float(len(validation))
+        return metrics
+
     return Assembly(
         stage=stage,
         store=store,
@@ -100,7 +117,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         order=order,
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
-        validate=lambda: validate(run, stage, windows, validation, tasks, context),
+        validate=validate,
         export=lambda folder, weights, metrics, notes: _export(run, stage, store, folder, weights, metrics, notes),
     )
 
@@ -206,11 +223,11 @@ def _validation_batches(
     run: TrainingRun, windows: WindowSource, index: WindowIndex, context: RunContext
 ) -> Iterator[tuple[Batch, dict[str, float]]]:
     """Batches of this worker's validation windows; every worker yields equally many."""
-    size = run.batch.micro_size or run.batch.size
+    size, strata = run.batch.micro_size or run.batch.size, _data_sets(index)
     for start in range(0, len(index.rows), size):
         rows = index.rows[start : start + size]
         mine = rows[context.rank :: context.world_size]
-        batch = collate(windows.read(mine), np.arange(len(mine)), text=None, tasks=None)
+        batch = collate(windows.read(mine), np.arange(len(mine)), text=None, tasks=None, strata=strata)
         yield batch.to(context.device), sum_over_workers(batch.counts, context)
 
 
@@ -222,19 +239,22 @@ def _validate_losses(
     tasks: Mapping[str, EncodedTask],
     context: RunContext,
 ) -> dict[str, float]:
-    """Means of the stage's losses over all validation windows, each counted once."""
+    """Means of the stage's losses over all validation windows, each counted once; also by data set."""
     sums: dict[str, float] = {}
-    weight = 0.0
+    weights: dict[str, float] = {}
     with torch.inference_mode():
         for batch, totals in _validation_batches(run, windows, index, context):
-            number = context.all_reduce_sum(torch.tensor(float(sum(len(g.position) for g in batch.groups)))).item()
-            shares = stage(batch, totals)
-            names = sorted(shares)
-            means = context.all_reduce_sum(torch.stack([shares[name].double() for name in names])).tolist()
-            for name, mean in zip(names, means, strict=True):
+            means, _ = global_means(stage(batch, totals), totals, batch.strata, context)
+            for name, mean in means.items():
+                _, _, data_set = name.partition("/")
+                number = totals[f"windows/{data_set}" if data_set else "windows"]
                 sums[name] = sums.get(name, 0.0) + mean * number
-            weight += number
-    return {name: total / weight for name, total in sums.items()}
+                weights[name] = weights.get(name, 0.0) + number
+    return {name: total / weights[name] for name, total in sums.items()}
+
+
+def _data_sets(index: WindowIndex) -> tuple[str, ...]:
+    return tuple(sorted(map(str, set(index.data_set))))
 
 
 def _validate_tokenizer(

@@ -77,6 +77,7 @@ class Batcher:
         corpus: TextCorpus | None,
         tasks: Mapping[str, EncodedTask] | None,
         seed: int,
+        strata: tuple[str, ...] = (),
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -84,6 +85,7 @@ class Batcher:
         self._corpus = corpus if sizes.text_size else None
         self._tasks = tasks
         self._seed = seed
+        self._strata = strata
         self._rank = rank
         self._world_size = world_size
 
@@ -102,7 +104,13 @@ class Batcher:
             texts = np.array_split(worker_slice(text, self._rank, self._world_size), number)
         places = np.array_split(np.arange(len(part.windows)), number)
         batches = tuple(
-            collate([part.windows[i] for i in chosen], part.places[chosen], text=piece, tasks=self._tasks)
+            collate(
+                [part.windows[i] for i in chosen],
+                part.places[chosen],
+                text=piece,
+                tasks=self._tasks,
+                strata=self._strata,
+            )
             for chosen, piece in zip(places, texts, strict=True)
         )
         counts: dict[str, int] = {}

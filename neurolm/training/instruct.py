@@ -19,7 +19,7 @@ from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch, WindowGroup, eeg_features
 from neurolm.text.instructions import EncodedTask
-from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
+from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_by_stratum, zeros_like_loss
 from neurolm.training.stage import Stage
 
 
@@ -84,7 +84,7 @@ class InstructStage(Stage):
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, if used, of the others."""
         sums = {"answer_loss": zeros_like_loss(self), "answer_accuracy": zeros_like_loss(self)}
-        pooled_sum = zeros_like_loss(self)
+        pooled_sum, by_task = zeros_like_loss(self), zeros_by_stratum(self, batch)
         smoothing = self.losses.label_smoothing
         text_start = batch.text_start(self.model.config.text_start)
         for group in batch.groups:
@@ -92,6 +92,8 @@ class InstructStage(Stage):
             loss = self.model.cross_entropy(states.before_targets, states.targets, smoothing)
             sums["answer_loss"] = sums["answer_loss"] + loss.total
             sums["answer_accuracy"] = sums["answer_accuracy"] + loss.num_correct
+            if group.stratum is not None:  # all windows of a group are asked one task
+                by_task = by_task.index_add(0, group.stratum[:1], loss.total.detach()[None])
             if self.losses.pooled_weight:
                 pooled_sum = pooled_sum + self.model.cross_entropy(states.pooled, states.first_answer, smoothing).total
         shares = {name: share(value, totals, "answer_targets") for name, value in sums.items()}
@@ -102,7 +104,7 @@ class InstructStage(Stage):
         if totals["text_tokens"] and batch.text is not None:
             shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
             total = total + self.losses.text_weight * shares["text_loss"]
-        reported = {name: value.detach() for name, value in shares.items()}
+        reported = {name: value.detach() for name, value in shares.items()} | {"answer_loss/answer_targets": by_task}
         return {"loss": reach_all_parameters(total, self, batch), **reported}
 
     def answer_states(self, group: WindowGroup, text_start: int | None = None) -> AnswerStates:

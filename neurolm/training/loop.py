@@ -6,7 +6,7 @@ cut into micro-batches and workers. A loss or gradient that is not finite change
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from neurolm.training.checkpoint_policy import CheckpointClock
 from neurolm.training.context import Call, RunContext
 from neurolm.training.engine import DivergedError, Engine
 from neurolm.training.not_finite import NotFiniteGuard
+from neurolm.training.profiling import StepProfiler
 from neurolm.training.randomness import seed_step
 from neurolm.training.stage import Stage
 from neurolm.training.stopping import Stopped
+from neurolm.training.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Schedule:
 
 Save = Callable[[int, dict[str, float]], Path | None]
 """Writes this worker's checkpoint after so many steps, with the latest validation; returns its folder."""
-Validate = Callable[[], dict[str, float]]
-"""Validation metrics, equal on every worker."""
+Validate = Callable[[bool], dict[str, float]]
+"""Validation metrics, equal on every worker; told whether it is the last validation of the run."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def fit(
     tracker: Tracker,
     schedule: Schedule,
     *,
+    throughput: Throughput,
+    profiler: StepProfiler,
     validate: Validate,
     save: Save,
     after_validation: Callable[[int, dict[str, float]], None],
@@ -94,13 +98,19 @@ def fit(
         batch = next(batches)
         started = time.perf_counter()
         assert batch.step == engine.step_count, f"stream is at step {batch.step}, engine at {engine.step_count}"
-        metrics, heard = _train_step(stage, engine, batch, context, schedule, clock, guard)
+        totals = sum_over_workers(throughput.counts(batch) | {"window_digest": batch.window_digest}, context)
+        window_digest = totals.pop("window_digest")
+        with profiler.step(engine.step_count + 1):
+            metrics, heard = _train_step(stage, engine, batch, totals, context, schedule, clock, guard)
+        metrics["window_digest"] = window_digest
         ended = time.perf_counter()
         completed = engine.step_count
+        throughput.passed(totals, ended - waited_from)
         if completed % schedule.log_every == 0 or completed == schedule.total_steps:
             tracker.metrics(
                 completed,
                 metrics
+                | throughput.metrics()
                 | {
                     "progress": completed / schedule.total_steps,
                     "seconds_per_step": ended - started,
@@ -112,9 +122,11 @@ def fit(
         is_validation, is_saving = schedule.validates(completed), schedule.saves(completed) or is_extra
         if is_validation:
             stage.eval()
-            latest = validate()
+            began = time.perf_counter()
+            latest = validate(completed == schedule.total_steps)
+            took = {"validation_seconds": time.perf_counter() - began}
             stage.train()
-            tracker.metrics(completed, {f"validation/{name}": value for name, value in latest.items()})
+            tracker.metrics(completed, took | {f"validation/{name}": value for name, value in latest.items()})
             after_validation(completed, latest)
         if is_validation or is_saving:
             checkpoint = save(completed, latest) if is_saving else None
@@ -122,6 +134,8 @@ def fit(
             context.report(report, checkpoint)
             if is_saving:
                 clock.saved()
+            if checkpoint is not None:
+                tracker.metrics(completed, {"checkpoint": float(completed)})
         if is_stopping and completed < schedule.total_steps:
             raise Stopped(completed, schedule.total_steps)
     return latest
@@ -131,6 +145,7 @@ def _train_step(
     stage: Stage,
     engine: Engine,
     batch: StepBatch,
+    totals: dict[str, float],
     context: RunContext,
     schedule: Schedule,
     clock: CheckpointClock,
@@ -141,8 +156,6 @@ def _train_step(
         engine.step_count += 1
         return {}, _Heard()
     seed_step(schedule.seed, engine.step_count, context.rank)
-    totals = sum_over_workers(batch.counts | {"window_digest": batch.window_digest}, context)
-    window_digest = totals.pop("window_digest")
     if engine.step_count == 0:
         stage.before_training(batch.micro_batches, context)
     stage.before_step(engine.step_count, schedule.total_steps)
@@ -152,13 +165,9 @@ def _train_step(
         engine.backward(losses["loss"], is_last=number == len(batch.micro_batches) - 1)
         for name, share in losses.items():
             shares[name] = shares.get(name, torch.zeros((), device=context.device)) + share.detach()
-    names = sorted(shares)
-    is_time = context.rank == 0 and clock.is_due()
-    heard = torch.tensor([float(context.call()), float(is_time)], dtype=torch.float64, device=context.device)
-    reduced = context.all_reduce_sum(torch.cat([torch.stack([shares[name].double() for name in names]), heard]))
-    *values, call, time_has_come = reduced.tolist()
-    told = _Heard(Call(int(call)), time_has_come > 0)
-    metrics = dict(zip(names, values, strict=True)) | {"window_digest": window_digest}
+    hears = [float(context.call()), float(context.rank == 0 and clock.is_due())]
+    metrics, (call, time_has_come) = global_means(shares, totals, batch.micro_batches[0].strata, context, hears)
+    heard = _Heard(Call(int(call)), time_has_come > 0)
     try:
         if not math.isfinite(metrics["loss"]):
             engine.drop_gradients()
@@ -166,12 +175,40 @@ def _train_step(
             raise DivergedError(f"step {engine.step_count}: {places} not finite")
         metrics |= engine.step()
     except DivergedError as error:
-        return guard.handle(error, batch), told
+        return guard.handle(error, batch), heard
     stage.after_step(context)
-    return metrics, told
+    return metrics, heard
 
 
-def sum_over_workers(counts: dict[str, int], context: RunContext) -> dict[str, float]:
+def global_means(
+    shares: Mapping[str, torch.Tensor],
+    totals: Mapping[str, float],
+    strata: Sequence[str],
+    context: RunContext,
+    more: Sequence[float] = (),
+) -> tuple[dict[str, float], list[float]]:
+    """What all workers' shares add up to; sums by stratum become ``raw/hmc``, where there is anything of it.
+
+    ``more`` are numbers that are summed on the way; their sums come second.
+    """
+    names = sorted(shares)
+    others = torch.tensor(more, dtype=torch.float64, device=context.device)
+    local = torch.cat([*(shares[name].double().reshape(-1) for name in names), others])
+    values = iter(context.all_reduce_sum(local).tolist())
+    means: dict[str, float] = {}
+    for name in names:
+        loss, _, elements = name.partition("/")
+        if not elements:
+            means[loss] = next(values)
+            continue
+        for stratum in strata:
+            total, number = next(values), totals[f"{elements}/{stratum}"]
+            if number:
+                means[f"{loss}/{stratum}"] = total / number
+    return means, list(values)
+
+
+def sum_over_workers(counts: Mapping[str, float], context: RunContext) -> dict[str, float]:
     """Global element counts; every worker must have the same names."""
     names = sorted(counts)
     local = torch.tensor([counts[name] for name in names], dtype=torch.float64, device=context.device)

@@ -11,7 +11,14 @@ from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch, eeg_features, eeg_tokens
 from neurolm.training.context import RunContext
-from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_like_loss
+from neurolm.training.shares import (
+    add_by_stratum,
+    reach_all_parameters,
+    share,
+    text_loss_sum,
+    zeros_by_stratum,
+    zeros_like_loss,
+)
 from neurolm.training.stage import Stage
 
 
@@ -41,6 +48,7 @@ class PretrainStage(Stage):
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``eeg_loss``, ``eeg_accuracy`` and, in a run with text, ``text_loss``."""
         eeg_sum, num_correct = zeros_like_loss(self), zeros_like_loss(self)
+        by_stratum = zeros_by_stratum(self, batch)
         for group in batch.groups:
             tokens = eeg_tokens(self.model, group)
             embeddings = self.model.embed_eeg(tokens.features.float(), group.channel_index)
@@ -52,6 +60,7 @@ class PretrainStage(Stage):
             loss = self.model.cross_entropy(hidden[:, : targets.shape[1]], targets)
             eeg_sum = eeg_sum + loss.total
             num_correct = num_correct + loss.num_correct
+            by_stratum = add_by_stratum(by_stratum, group, loss.each)
         shares = {
             "eeg_loss": share(eeg_sum, totals, "eeg_targets"),
             "eeg_accuracy": share(num_correct, totals, "eeg_targets"),
@@ -60,5 +69,5 @@ class PretrainStage(Stage):
         if totals["text_tokens"] and batch.text is not None:
             shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
             total = total + self.losses.text_weight * shares["text_loss"]
-        reported = {name: value.detach() for name, value in shares.items()}
+        reported = {name: value.detach() for name, value in shares.items()} | {"eeg_loss/eeg_targets": by_stratum}
         return {"loss": reach_all_parameters(total, self, batch), **reported}

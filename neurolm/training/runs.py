@@ -24,6 +24,7 @@ from neurolm.training.instruct import InstructLossConfig
 from neurolm.training.not_finite import NotFiniteConfig
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig
+from neurolm.training.profiling import ProfileConfig
 from neurolm.training.stage import Precision
 from neurolm.training.survival import SurvivalConfig
 from neurolm.training.tokenizer import TokenizerLossConfig
@@ -42,6 +43,8 @@ class ResourcesConfig:
     """GPUs of a training worker."""
     reader_cpus: Annotated[float, Field(gt=0)] = 0.25
     """CPUs of the Ray Data actor that reads for one worker."""
+    peak_flops: Annotated[float, Field(gt=0)] | None = None
+    """Operations a second that one worker's device could do at most, for MFU; null: a known GPU's data sheet."""
 
 
 @config
@@ -66,6 +69,8 @@ class TrainingRun(Step):
     """Compile the transformer blocks with torch.compile; pays on GPUs, after minutes at the first step."""
     validations: Annotated[int, Field(gt=0)] = 4
     """How many times a run validates (and reports), evenly spread; the last time at its end."""
+    validation_windows: Annotated[int, Field(gt=0)] | None = None
+    """Validate on about so many windows, the same each time, of each class its share; at the end also on all."""
     checkpoints: CheckpointsConfig = Field(default_factory=CheckpointsConfig)
     """What the run can be resumed from."""
     not_finite: NotFiniteConfig = Field(default_factory=NotFiniteConfig)
@@ -82,6 +87,8 @@ class TrainingRun(Step):
     """Go on with as few workers where machines are lost, and with up to ``workers`` again; null: always ``workers``."""
     survival: SurvivalConfig = Field(default_factory=SurvivalConfig)
     """What happens when workers or nodes fail."""
+    profile: ProfileConfig | None = None
+    """Steps that torch's profiler traces, e.g. ``{first_step: 10, last_step: 12}``; null: none."""
 
     @model_validator(mode="after")
     def _batch_feeds_every_worker(self) -> "TrainingRun":
@@ -257,7 +264,7 @@ def training_digest(run: TrainingRun) -> str:
     ``not_finite`` is none of them: it matters only where a run would have ended, and what it left out is on record.
     """
     values = as_dict(run)
-    own = "out", "tracking", "resources", "budget", "run_id", "sweep", "workers", "min_workers", "survival"
+    own = "out", "tracking", "resources", "profile", "budget", "run_id", "sweep", "workers", "min_workers", "survival"
     for name in (*own, "checkpoints", "not_finite", "resume"):
         values.pop(name, None)
     for name in (

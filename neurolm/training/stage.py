@@ -18,7 +18,8 @@ class Stage(nn.Module):
 
     A call returns this worker's *share* of every global mean: sums divided by the global number of elements in
     ``totals``, so that shares add up to the mean over workers and micro-batches. The key ``loss`` is back-propagated,
-    the others are reported. With ``precision`` bfloat16, products are computed under autocast; weights, their
+    the others are reported. A key ``raw/eeg_tokens`` has sums of that loss by the batch's strata, to be divided by the
+    number of these elements in each. With ``precision`` bfloat16, products are computed under autocast; weights, their
     gradients, losses and the quantizer stay in fp32.
     """
 

@@ -18,7 +18,7 @@ from neurolm.models.alignment import (
 from neurolm.models.neural_tokenizer import NeuralTokenizer
 from neurolm.sequences import Batch, WindowGroup
 from neurolm.training.context import RunContext
-from neurolm.training.shares import reach_all_parameters, share, zeros_like_loss
+from neurolm.training.shares import add_by_stratum, reach_all_parameters, share, zeros_by_stratum, zeros_like_loss
 from neurolm.training.stage import Stage
 
 START_SAMPLES_PER_CODE = 8
@@ -80,6 +80,7 @@ class TokenizerStage(Stage):
         shares = {name: zeros_like_loss(self) for name in ("commitment", *settings.targets)}
         is_aligned = self.classifier is not None and totals["text_tokens"] > 0
         eeg_sum = zeros_like_loss(self)
+        by_stratum = {name: zeros_by_stratum(self, batch) for name in settings.targets}
         # With virtual padding a window counts as many tokens as it is padded to, whatever its own number.
         counted = "eeg_tokens" if settings.compat_pad_to is None else "windows"
         for group in batch.groups:
@@ -87,6 +88,8 @@ class TokenizerStage(Stage):
             num_local = group.channel_index.numel() if counted == "eeg_tokens" else len(group)
             for name, error in output.squared_errors.items():
                 shares[name] = shares[name] + share(error, totals, counted, output.counts[name] / num_local)
+            for name, error in output.by_window.items():
+                by_stratum[name] = add_by_stratum(by_stratum[name], group, error * (num_local / output.counts[name]))
             if is_aligned:
                 eeg_sum = eeg_sum + self._domain_loss(gradient_reversal(output.features, self.alpha), EEG_DOMAIN)
         loss = settings.commitment_weight * shares["commitment"]
@@ -98,6 +101,7 @@ class TokenizerStage(Stage):
             shares["domain_text"] = share(self._text_sum(batch), totals, "text_tokens")
             loss = loss + self.losses.domain_weight * (shares["domain_eeg"] + shares["domain_text"])
         reported = {name: value.detach() for name, value in shares.items()}
+        reported |= {f"{name}/{counted}": sums for name, sums in by_stratum.items()}
         return {"loss": reach_all_parameters(loss, self, batch), **reported}
 
     @torch.no_grad()

@@ -16,13 +16,20 @@ from neurolm.tracking import NullTracker, Status, TeeTracker, Tracker, start_run
 from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
+from neurolm.training.devices import device_name, peak_flops
 from neurolm.training.engine import Engine, TorchEngine
+from neurolm.training.flops import BatchFlops
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
+from neurolm.training.nodes import Nodes
 from neurolm.training.not_finite import NotFiniteGuard, RollBack
+from neurolm.training.profiling import StepProfiler
+from neurolm.training.provenance import provenance
 from neurolm.training.run_checkpoint import Part, RunCheckpoints, clear_about_space
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 from neurolm.training.stopping import Stopped, stop_signals
+from neurolm.training.throughput import Throughput
+from neurolm.training.worker_log import WorkerLog
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +54,10 @@ def run_worker(
 ) -> dict[str, float]:
     """Train, validate, keep the chosen weights in ``run.folder/model``; returns the metrics of the weights kept."""
     assembly = assemble(run, context)
+    peak = run.resources.peak_flops or peak_flops(device_name(context.device), run.precision)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    nodes = Nodes(context, run.folder) if run.tracking.system_metrics else None
+    throughput = Throughput(BatchFlops(assembly.stage), context, peak, nodes)
     engine = make_engine(assembly)
     best: dict[str, float] = {}
     skipped: list[dict[str, Any]] = []
@@ -60,10 +71,9 @@ def run_worker(
     if context.rank == 0:
         if best and not (run.folder / "model").is_dir():
             checkpoints.fetch_model(run.folder / "model")
-        run.folder.mkdir(parents=True, exist_ok=True)
         shared = without_raw_places(run)
         (run.folder / "config.yaml").write_text(as_yaml(shared))
-        settings = flatten(as_dict(shared)) | {"data_digest": assembly.store.digest}
+        settings = flatten(as_dict(shared)) | provenance(context) | {"data_digest": assembly.store.digest}
         tracker.params({name: value for name, value in settings.items() if value is not None})
         if reason := allowed_reason(run.data.allow_leakage, run.earlier_model):
             tracker.tags({"allow_leakage": reason})
@@ -110,6 +120,8 @@ def run_worker(
         context,
         tracker,
         assembly.schedule,
+        throughput=throughput,
+        profiler=StepProfiler(run.profile if context.rank == 0 else None, run.folder, context.device),
         validate=assembly.validate,
         save=save,
         after_validation=after_validation,
@@ -129,6 +141,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     checkpoints = RunCheckpoints(run.checkpoint_storage, run.name, run.checkpoints.keep)
     tracker = start_run(run.tracking, folder=run.folder, name=run.name, run_key=run_key(run))
     bar: Tracker = ProgressBar(run.name) if show_progress else NullTracker()
+    log = WorkerLog(run.folder, run.name, context.rank, context.world_size)
 
     def make_engine(assembly: Assembly) -> Engine:
         return TorchEngine(assembly.stage, run.optimizer, assembly.schedule.total_steps, context.device)
@@ -150,7 +163,7 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
             return run_worker(
                 run,
                 context,
-                TeeTracker([tracker, bar]),
+                TeeTracker([tracker, bar, log]),
                 make_engine=make_engine,
                 make_stream=make_stream,
                 checkpoints=checkpoints,
@@ -168,10 +181,12 @@ def train_locally(run: TrainingRun, *, show_progress: bool = True, device: str =
     except BaseException as error:
         status: Status = "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED"
         with contextlib.suppress(OSError):  # on a full disk the error that says so matters more
+            log.close(status)
             bar.close(status)
             tracker.close(status)
         raise
     mark_finished(run, best)
+    log.close("FINISHED")
     bar.close("FINISHED")
     tracker.close("FINISHED")
     return best

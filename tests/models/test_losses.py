@@ -6,7 +6,7 @@ from neurolm.models.losses import (
     frequency_target,
     next_second_codes,
     raw_target,
-    squared_error_sum,
+    squared_errors_of,
 )
 
 
@@ -39,7 +39,7 @@ def test_log_amplitudes_do_not_depend_on_the_unit() -> None:
 
 def test_squared_error_of_half_precision_is_summed_in_full() -> None:
     output = torch.full((100_000,), 1.0, dtype=torch.bfloat16)
-    assert squared_error_sum(output, torch.zeros(100_000)) == 100_000
+    assert squared_errors_of(output, torch.zeros(100_000)).sum() == 100_000
 
 
 def test_a_token_predicts_its_channel_one_second_later() -> None:

@@ -1,15 +1,12 @@
 """results.json has exactly the public keys, and the table says what a number is worth."""
 
 import json
-import logging
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from neurolm.evaluation.predictions import TaskResult
-from neurolm.reports import results as module
-from neurolm.reports.results import ResultsError, git_commit, read_results, results_table, write_results
+from neurolm.reports.results import ResultsError, read_results, results_table, write_results
 
 WORKLOAD = TaskResult("test", 290, 10, 5, 0.617, (0.52, 0.7), 0.66, 0.64, 0.21, 0.6, 0.01)
 SLEEP = TaskResult("test", 80, 4, 4, 0.45, None, 0.71, None, 0.3, 0.44, 0.0)
@@ -80,36 +77,3 @@ def test_the_verdict_on_chance(tmp_path: Path, interval: tuple[float, float], ve
     task = TaskResult("kfold", 290, 10, 5, 0.6, interval, 0.66, 0.64, 0.21, 0.6, 0.01)
     table = results_table(written(tmp_path / "r.json", workload=task))
     assert f"the interval {verdict} chance" in table and "test split" not in table
-
-
-def test_a_job_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NEUROLM_GIT_COMMIT", "0123456789abcdef0123456789abcdef01234567\n")
-    assert git_commit() == "0123456789abcdef0123456789abcdef01234567"
-
-
-def test_the_commit_comes_from_the_repository_that_tracks_the_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("NEUROLM_GIT_COMMIT", "")
-    file = tmp_path / "results.py"
-    file.write_text("1\n")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    monkeypatch.setattr(module, "__file__", str(file))
-    assert git_commit() is None and "NEUROLM_GIT_COMMIT" in caplog.text  # not tracked: not ours
-
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "a"], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    caplog.clear()
-    assert git_commit() == head and not caplog.records
-    file.write_text("2\n")
-    assert git_commit() == head and "not committed" in caplog.text
-
-
-def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("NEUROLM_GIT_COMMIT", "main")
-    monkeypatch.setenv("PATH", "")
-    with caplog.at_level(logging.WARNING):
-        assert git_commit() is None
-    assert "'main' is no commit" in caplog.text

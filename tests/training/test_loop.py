@@ -16,13 +16,16 @@ from neurolm.sequences import Batch
 from neurolm.training.batches import BatchConfig, Batcher, StepBatch
 from neurolm.training.context import Call, LocalContext
 from neurolm.training.engine import DivergedError, TorchEngine
+from neurolm.training.flops import BatchFlops
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.loop import Schedule, fit
 from neurolm.training.not_finite import NotFiniteConfig, NotFiniteGuard
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
+from neurolm.training.profiling import StepProfiler
 from neurolm.training.stage import Stage
 from neurolm.training.stopping import Stopped
+from neurolm.training.throughput import Throughput
 from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
 from tests.tiny import TOKENIZER, mixed_windows, tasks, tiny_neurolm
 
@@ -126,7 +129,7 @@ def run(
         stage.calls.append(f"save {step}")
         return Path(f"checkpoint-{step}")
 
-    def validate() -> dict[str, float]:
+    def validate(is_last: bool) -> dict[str, float]:
         assert not stage.training
         return {"score": float(engine.step_count)}
 
@@ -139,6 +142,8 @@ def run(
         context,
         recorder,
         Schedule(total, **schedule),
+        throughput=Throughput(BatchFlops(stage), context, peak_flops=None),
+        profiler=StepProfiler(None, Path(), CPU),
         validate=validate,
         save=save,
         after_validation=lambda step, metrics: stage.calls.append(f"validated {step} {metrics['score']:g}"),
@@ -297,13 +302,16 @@ def test_training_is_the_same_whatever_the_micro_size(make: Any, asks: bool) -> 
             LocalContext(),
             recorder,
             Schedule(2, validations=1),
-            validate=dict,
+            throughput=Throughput(BatchFlops(stage), LocalContext(), peak_flops=None),
+            profiler=StepProfiler(None, Path(), CPU),
+            validate=lambda _: {},
             save=lambda *_: None,
             after_validation=lambda *_: None,
             guard=guard(stage, engine, LocalContext()),
         )
         assert engine.gradients is not None
-        losses = [[values[name] for name in sorted(values) if "second" not in name and "wait" not in name]
+        measured = ("throughput/", "memory/", "seconds_per_step", "data_wait_share")
+        losses = [[values[name] for name in sorted(values) if not name.startswith(measured)]
                   for values in recorder.values.values()]  # fmt: skip
         found.append((engine.gradients, torch.tensor(losses)))
     for gradients, losses in found[1:]:

@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurolm.eeg.tokens import TokenDtype
+from neurolm.sequences import collate
+from neurolm.training.context import LocalContext
 from neurolm.training.encoding import encode_windows
 from neurolm.training.instruct import InstructLossConfig, InstructStage
+from neurolm.training.loop import global_means
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from neurolm.training.stage import Stage
 from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
-from tests.tiny import mixed_windows, parts, tasks, tiny_neurolm, tiny_tokenizer, total_counts
+from tests.tiny import mixed_windows, parts, stored_window, tasks, tiny_neurolm, tiny_tokenizer, total_counts
 
 TEXT = np.random.default_rng(0).integers(0, 50257, (3, 9))
 TABLE = torch.randn(50257, 16, generator=torch.Generator().manual_seed(0))
@@ -50,7 +53,8 @@ def run(stage: Stage, places: list[list[int]], with_text: bool = True) -> tuple[
         names.add(tuple(sorted(shares)))
         shares["loss"].backward()
         for name, value in shares.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            if "/" not in name:
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
     assert len(names) == 1, "workers could not add up their metrics"
     trained = [one for one in stage.parameters() if one.requires_grad]
     assert all(one.grad is not None for one in trained) or not with_text
@@ -129,3 +133,55 @@ def test_a_loss_is_the_weighted_sum_of_what_is_reported(name: str) -> None:
     }
     sums, _ = run(STAGES[name](), [list(range(7))])
     assert sums["loss"] == pytest.approx(weights[name](sums), rel=1e-5)
+
+
+STRATA = {
+    "tokenizer": ("hmc", "absent", "workload"),
+    "pretrain": ("hmc", "absent", "workload"),
+    "instruct": ("hmc", "workload"),
+}
+
+
+@every_stage
+def test_losses_by_data_set_or_task_are_means_of_their_own_windows(name: str) -> None:
+    """Two workers, one of which has windows of one data set only; what a batch has nothing of is not told."""
+    stage = STAGES[name]()
+    asked = tasks() if name == "instruct" else None
+    windows = mixed_windows()
+
+    def means(places: list[list[int]], strata: tuple[str, ...]) -> dict[str, float]:
+        batches = [
+            collate([windows[place] for place in part], np.array(part), text=None, tasks=asked, strata=strata)
+            for part in places
+        ]
+        totals = total_counts(batches)
+        with torch.no_grad():
+            several = [stage(batch, totals) for batch in batches]
+        shares = {key: sum(one[key] for one in several) for key in several[0]}
+        return global_means(shares, totals, strata, LocalContext())
+
+    strata = STRATA[name]
+    whole = means([[5, 0, 1], [4, 2, 6, 3]], strata)
+    alone = {"workload": means([[0, 1, 2, 3]], ()), "hmc": means([[4, 5, 6]], ())}
+    losses = {"tokenizer": ("raw", "frequency"), "pretrain": ("eeg_loss",), "instruct": ("answer_loss",)}[name]
+    assert {key for key in whole if "/" in key} == {f"{loss}/{one}" for loss in losses for one in alone}
+    for loss in losses:
+        for one, expected in alone.items():
+            assert whole[f"{loss}/{one}"] == pytest.approx(expected[loss], rel=1e-5)
+    assert {key: value for key, value in whole.items() if "/" not in key} == means([[5, 0, 1], [4, 2, 6, 3]], ())
+
+
+def test_two_data_sets_of_one_shape_are_told_apart() -> None:
+    stage = pretrain_stage()
+    windows = [stored_window(2, 600, data_set=one, seed=seed) for seed, one in enumerate(("a", "b", "a", "b", "b"))]
+
+    def mean(places: list[int], strata: tuple[str, ...]) -> dict[str, float]:
+        batch = collate(
+            [windows[place] for place in places], np.arange(len(places)), text=None, tasks=None, strata=strata
+        )
+        with torch.no_grad():
+            return global_means(stage(batch, total_counts([batch])), total_counts([batch]), strata, LocalContext())
+
+    together = mean([0, 1, 2, 3, 4], ("a", "b"))
+    assert together["eeg_loss/a"] == pytest.approx(mean([0, 2], ())["eeg_loss"], rel=1e-5)
+    assert together["eeg_loss/b"] == pytest.approx(mean([1, 3, 4], ())["eeg_loss"], rel=1e-5)

@@ -1,30 +1,19 @@
 """Runs are recorded locally first, found again after a restart, and never depend on MLflow being there."""
 
-import json
 import logging
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from neurolm.config import ConfigError, UserError, build
-from neurolm.tracking import (
-    JsonlTracker,
-    MlflowTracker,
-    NullTracker,
-    TrackingConfig,
-    is_secret,
-    read_curves,
-    start_run,
-    without_secrets,
-)
-
-
-def entries(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from neurolm.config import UserError
+from neurolm.tracking import JsonlTracker, TrackingConfig, read_curves, start_run
+from neurolm.tracking.delivery import Delivery, Identity, identity_of
+from neurolm.tracking.mlflow_run import MlflowRun
 
 
 @pytest.fixture(scope="session")
@@ -55,113 +44,6 @@ def reader(folder: Path) -> Any:
 
 def runs_of(client: Any) -> list[Any]:
     return client.search_runs([client.get_experiment_by_name("neurolm").experiment_id])
-
-
-# Secrets
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "hf_token",
-        "tracking.password",
-        "AWS_SECRET_ACCESS_KEY",
-        "aws.secretKey",
-        "apikey",
-        "data.privacy_key",
-        "storage.secrets.user",
-        "api_tokens",
-    ],
-)
-def test_secrets_are_known_by_name(name: str) -> None:
-    assert is_secret(name, "x")
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("tokenizer.hidden_size", 64),
-        ("num_tokens", 1024),
-        ("sep_token", 50257),
-        ("keyboard", "x"),
-        ("tokenizer.checkpoint", "a"),
-        ("data.tokens", "bfloat16"),
-        ("data.token_store", "runs/token_store"),
-    ],
-)
-def test_settings_about_tokens_are_no_secrets(name: str, value: object) -> None:
-    assert not is_secret(name, value)
-
-
-def test_secrets_inside_values_go_too(caplog: pytest.LogCaptureFixture) -> None:
-    values = {
-        "server": {"password": "p", "port": 1},
-        "stores": [{"key": "k", "name": "a"}],
-        "uri": "https://me:pw@host/x",
-    }
-    with caplog.at_level(logging.INFO):
-        kept = without_secrets(values)
-    assert kept == {"server": {"port": 1}, "stores": [{"name": "a"}], "uri": "https://***@host/x"}
-    assert "password" in caplog.text
-
-
-# The local file
-
-
-def test_jsonl_holds_what_was_reported(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "tracking.jsonl"
-    tracker = JsonlTracker(path, run_key="a/1")
-    tracker.params({"optimizer.learning_rate": 3e-4, "password": "p"})
-    tracker.metrics(5, {"loss": 0.5, "grad_norm": float("nan")})
-    tracker.artifact(tmp_path / "x.yaml")
-    tracker.close("KILLED")
-    tracker.close("KILLED")
-    start, params, metrics, artifact, close = entries(path)
-    assert start["event"] == "start" and start["run_key"] == "a/1"
-    assert params["values"] == {"optimizer.learning_rate": 3e-4}
-    assert metrics["step"] == 5 and metrics["values"] == {"loss": 0.5, "grad_norm": "nan"} and metrics["time"] > 1e9
-    assert artifact["path"].endswith("x.yaml") and close["status"] == "KILLED"
-
-
-def test_a_killed_process_costs_only_its_last_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "tracking.jsonl"
-    first = JsonlTracker(path)
-    first.metrics(1, {"loss": 3.0})
-    first.metrics(2, {"loss": 2.0})
-    with path.open("ab") as file:
-        file.write(b'{"event": "metrics", "ste')
-    second = JsonlTracker(path)
-    second.metrics(2, {"loss": 1.5, "accuracy": 1.0})
-    assert read_curves(path) == {"loss": [(1, 3.0), (2, 1.5)], "accuracy": [(2, 1.0)]}
-    assert "cut off" in caplog.text
-
-
-# Settings
-
-
-def test_the_database_lies_among_the_results_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert TrackingConfig().at(tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.chdir(tmp_path)
-    assert TrackingConfig(uri="sqlite:///runs.db").at("elsewhere").uri == f"sqlite:///{tmp_path}/runs.db"
-    assert TrackingConfig(uri="https://mlflow.lab").at(tmp_path).uri == "https://mlflow.lab"
-
-
-def test_what_cannot_be_a_store_is_refused() -> None:
-    with pytest.raises(ConfigError, match="sqlite:////absolute"):
-        build(TrackingConfig, {"uri": "./mlruns"}, source="x.yaml")
-    with pytest.raises(UserError, match=r"tracking\.uri"):
-        TrackingConfig().at("s3://bucket/out")
-
-
-def test_without_mlflow_only_the_file_is_written(tmp_path: Path) -> None:
-    tracker = start_run(TrackingConfig(enabled=False), folder=tmp_path, name="a", run_key="a")
-    tracker.metrics(0, {"loss": 1.0})
-    tracker.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["tracking.jsonl"]
-    NullTracker().metrics(0, {"loss": 1.0})
-
-
-# MLflow
 
 
 def test_a_run_reaches_mlflow_whole(tmp_path: Path, store: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +90,7 @@ def test_a_restarted_run_continues_its_mlflow_run(tmp_path: Path, store: tuple[s
 @pytest.mark.parametrize("run_key", ["/home/me/runs of may/demo", 'it\'s "mine"', "x" * 5000, "ü`"])
 def test_any_key_finds_its_run_again(store: tuple[str, Any], run_key: str) -> None:
     uri, client = store
-    first, other, second = (MlflowTracker(uri, "neurolm", "a", key) for key in (run_key, f"{run_key}2", run_key))
-    assert first.flush() and other.flush() and second.flush()
+    first, other, second = (MlflowRun(uri, "neurolm", "a", key) for key in (run_key, f"{run_key}2", run_key))
     assert first.run_id == second.run_id != other.run_id and len(runs_of(client)) == 2
 
 
@@ -221,7 +102,7 @@ def test_only_the_first_worker_records(tmp_path: Path) -> None:
 def test_trials_lie_below_their_sweep(tmp_path: Path, store: tuple[str, Any]) -> None:
     uri, client = store
     config = TrackingConfig(uri=uri)
-    sweep = start_run(config, folder=tmp_path / "sweep", name="sweep", run_key="demo/sweep")
+    sweep = start_run(config, folder=tmp_path / "sweep", name="sweep", run_key="demo/sweep", wait_s=60)
     trial = start_run(config, folder=tmp_path / "0", name="trial 0", run_key="demo/sweep/0", parent="demo/sweep")
     trial.close()
     sweep.close()
@@ -230,32 +111,98 @@ def test_trials_lie_below_their_sweep(tmp_path: Path, store: tuple[str, Any]) ->
     assert "mlflow.parentRunId" not in by_name["sweep"].data.tags
 
 
+def test_a_trial_that_was_there_first_is_put_below_its_sweep_later(tmp_path: Path, store: tuple[str, Any]) -> None:
+    uri, client = store
+    config = TrackingConfig(uri=uri)
+    delivery = Delivery(tmp_path / "0", config, Identity("s/0", "trial", parent="s"))
+    record = JsonlTracker(tmp_path / "0" / "tracking.jsonl")
+    delivery.deliver()
+    MlflowRun(uri, "neurolm", "sweep", "s")
+    record.metrics(1, {"loss": 1.0})
+    delivery.deliver()
+    by_name = {run.info.run_name: run for run in runs_of(client)}
+    assert by_name["trial"].data.tags["mlflow.parentRunId"] == by_name["sweep"].info.run_id
+
+
 def test_mlflow_away_costs_one_warning_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("a file where the store's folder should be")
     uri = f"sqlite:///{tmp_path}/file/mlflow.db"
-    monkeypatch.setattr("neurolm.tracking.FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr("neurolm.tracking.delivery.FIRST_RETRY_S", 0.01)
     tracker = start_run(TrackingConfig(uri=uri), folder=tmp_path / "run", name="a", run_key="a")
     for step in range(20):
         tracker.metrics(step, {"loss": 1.0})
-    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 1 and "tracking.jsonl" in warnings[0].message
+    time.sleep(0.2)
+    tracker.close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2 and "does not answer" in warnings[0]
+    assert f"`neurolm track {tmp_path / 'run'}` sends the rest" in warnings[1]
     assert len(read_curves(tmp_path / "run" / "tracking.jsonl")["loss"]) == 20
 
-    (tmp_path / "file").unlink()  # the store comes back: what was kept is sent
-    tracker.close()
+    (tmp_path / "file").unlink()  # the store comes back, the process that trained is gone
+    delivery = Delivery(tmp_path / "run", TrackingConfig(uri=uri), identity_of(tmp_path / "run"))
+    assert delivery.deliver() == 22 and delivery.deliver() == 0
     client = reader(tmp_path / "file")
     (run,) = runs_of(client)
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 20 and run.info.status == "FINISHED"
 
 
-def test_what_mlflow_never_took_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("")
-    tracker = MlflowTracker(f"sqlite:///{tmp_path}/file/mlflow.db", "neurolm", "a", "a")
-    tracker.metrics(0, {"loss": 1.0, "accuracy": 0.5})
-    tracker.close()
-    assert "2 metric values are only in tracking.jsonl" in caplog.text
+def test_a_piece_that_was_sent_and_not_noted_is_not_doubled(
+    tmp_path: Path, store: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies between MLflow's answer and its own note of it."""
+    uri, client = store
+    record = JsonlTracker(tmp_path / "run" / "tracking.jsonl", run_key="a")
+    record.params({"seed": 7})
+    for step in range(1, 6):
+        record.metrics(step, {"loss": 1.0 / step, "nothing": float("nan")})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("neurolm.tracking.delivery._note", died)
+        Delivery(tmp_path / "run", TrackingConfig(uri=uri), Identity("a", "a")).deliver()
+    again = Delivery(tmp_path / "run", TrackingConfig(uri=uri), Identity("a", "a"))
+    assert again.deliver() == 7
+    (run,) = runs_of(client)
+    for name in ("loss", "nothing"):
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == [1, 2, 3, 4, 5]
+    assert "changed.seed" not in run.data.tags
+
+
+def died(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_steps_that_a_resumed_run_repeats_are_sent_once(tmp_path: Path, store: tuple[str, Any]) -> None:
+    uri, client = store
+    for first, last in ((1, 5), (4, 8)):  # killed at step 5, its checkpoint is that of step 3
+        record = JsonlTracker(tmp_path / "run" / "tracking.jsonl", run_key="a")
+        for step in range(first, last + 1):
+            record.metrics(step, {"loss": float(step)})
+        Delivery(tmp_path / "run", TrackingConfig(uri=uri), Identity("a", "a")).deliver()
+    (run,) = runs_of(client)
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(step, float(step)) for step in range(1, 9)]
+
+
+def test_another_store_gets_the_whole_record(tmp_path: Path, store: tuple[str, Any], empty_store: Path) -> None:
+    uri, client = store
+    record = JsonlTracker(tmp_path / "run" / "tracking.jsonl", run_key="a")
+    for step in range(3):
+        record.metrics(step, {"loss": 1.0})
+    Delivery(tmp_path / "run", TrackingConfig(uri=uri), Identity("a", "a")).deliver()
+    shutil.copy(empty_store, tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    Delivery(tmp_path / "run", TrackingConfig(uri=other), Identity("a", "a")).deliver()
+    from mlflow.tracking import MlflowClient
+
+    for one in (client, MlflowClient(other)):
+        (run,) = runs_of(one)
+        assert len(one.get_metric_history(run.info.run_id, "loss")) == 3
+
+
+def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no tracking\.jsonl of a run; give a run's own folder"):
+        identity_of(tmp_path)
 
 
 WORKER = """

@@ -1,0 +1,68 @@
+"""Peak floating-point operations of accelerators, by what a model's products are computed in.
+
+Dense peaks of NVIDIA's and AMD's data sheets in 10^12 operations a second, with sums in float32; torch does not use
+TF32 unless it is told. None: the device has no units for that number format.
+"""
+
+import re
+from typing import NamedTuple
+
+import torch
+
+from neurolm.training.stage import Precision
+
+
+class Peak(NamedTuple):
+    """10^12 floating-point operations a second."""
+
+    bfloat16: float | None
+    float32: float
+
+
+PEAK_TFLOPS = {
+    "a100": Peak(312.0, 19.5),
+    "h100": Peak(989.0, 67.0),
+    "h100 pcie": Peak(756.0, 51.0),
+    "h100 nvl": Peak(835.0, 60.0),
+    "h200": Peak(989.0, 67.0),
+    "gh200": Peak(989.0, 67.0),
+    "b200": Peak(2250.0, 75.0),
+    "l40s": Peak(362.0, 91.6),
+    "l40": Peak(181.0, 90.5),
+    "l4": Peak(121.0, 30.3),
+    "a40": Peak(149.7, 37.4),
+    "a30": Peak(165.0, 10.3),
+    "a10": Peak(125.0, 31.2),
+    "a10g": Peak(70.0, 35.0),
+    "rtx a6000": Peak(154.8, 38.7),
+    "rtx 6000 ada": Peak(364.0, 91.1),
+    "rtx 5090": Peak(209.5, 104.8),
+    "rtx 4090": Peak(165.2, 82.6),
+    "rtx 4080": Peak(97.5, 48.7),
+    "rtx 3090": Peak(71.0, 35.6),
+    "v100": Peak(None, 15.7),
+    "t4": Peak(None, 8.1),
+    "mi300x": Peak(1307.4, 163.4),
+    "mi250x": Peak(383.0, 47.9),
+}
+"""By the words that tell a device in its driver's name; the SXM version where several are sold."""
+
+_OTHER_CHIPS = re.compile(r"\b(laptop|mobile|max-q|mig|super|4090 d|3090 ti)\b")
+"""Names that contain a known one and mean less, or another chip."""
+
+
+def device_name(device: torch.device) -> str:
+    """What the driver calls the device; ``cpu`` for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_flops(name: str, precision: Precision) -> float | None:
+    """Floating-point operations a second that a device could do at most; None for a device that is not known."""
+    words = name.lower().replace("-", " ")
+    if _OTHER_CHIPS.search(name.lower()):
+        return None
+    known = [one for one in PEAK_TFLOPS if re.search(rf"\b{one}\b", words)]
+    if not known:
+        return None
+    found: float | None = getattr(PEAK_TFLOPS[max(known, key=len)], precision)
+    return None if found is None else 1e12 * found
