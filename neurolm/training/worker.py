@@ -20,6 +20,7 @@ from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
+from neurolm.training.model_export import export
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ def run_worker(
         best.update(metrics, step=float(step))
         weights = engine.weights()
         if context.rank == 0:
-            assembly.export(run.folder / "model", weights, best)
+            export(run.folder / "model", assembly.describe(best), weights)
+        else:
+            weights.let_pass()
 
     def save(step: int, metrics: dict[str, float]) -> Path:
         folder = checkpoint_folder(step)
@@ -78,6 +81,7 @@ def run_worker(
         if context.rank == 0:
             state = {"step": step, "best": best, "made_from": made_from(run)}
             (folder / "neurolm.json").write_text(json.dumps(state, indent=1))
+            assembly.describe(metrics | {"step": float(step)}).save(folder)
         return folder
 
     steps = make_stream(assembly, engine.step_count)
