@@ -106,6 +106,10 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("model", type=Path, help="model folder of a tokenizer or a NeuroLM")
     export.add_argument("--official", type=Path, required=True, metavar="FILE", help="file to write, e.g. VQ.pt")
 
+    checkpoint = commands.add_parser("export-checkpoint", help="make a model folder of a run's checkpoint")
+    checkpoint.add_argument("checkpoint", type=Path, help="for example runs/demo/pretrain/checkpoints/step-00000400")
+    checkpoint.add_argument("--out", type=Path, required=True, help="model folder to write")
+
     options, others = parser.parse_known_args(arguments)
     if others and (not hasattr(options, "overrides") or any(one.startswith("-") or "=" not in one for one in others)):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -300,6 +304,13 @@ def _export(options: argparse.Namespace) -> None:
     print(options.official)
 
 
+def _export_checkpoint(options: argparse.Namespace) -> None:
+    from neurolm.training.model_export import export_checkpoint
+
+    export_checkpoint(options.checkpoint, options.out)
+    print(options.out)
+
+
 COMMANDS = {
     "download": _download,
     "check": _check,
@@ -317,4 +328,5 @@ COMMANDS = {
     "results": _results,
     "import-official": _import_official,
     "export": _export,
+    "export-checkpoint": _export_checkpoint,
 }

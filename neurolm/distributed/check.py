@@ -33,7 +33,9 @@ from neurolm.training.assembly import assemble
 from neurolm.training.context import LocalContext
 from neurolm.training.leakage import check_leakage
 from neurolm.training.loop import sum_over_workers
+from neurolm.training.model_export import export
 from neurolm.training.runs import TrainingRun, load_run
+from neurolm.training.tensor_file import TensorStream
 from neurolm.training.token_job import TokenizeRun, describe_tokens, encode_locally, tokenize
 
 RECORDINGS_PER_SPLIT = 2
@@ -175,6 +177,7 @@ def _one_step(run: TrainingRun, keep: bool = False) -> str:
     if not torch.isfinite(loss) or not torch.isfinite(norm):
         raise UserError(f"stage {run.stage_name}: the first batch gives loss {loss:.4g} and gradient norm {norm:.4g}")
     if keep:
-        assembly.export(run.out / run.stage_name / "model", assembly.stage.state_dict(), {}, {})
+        weights = TensorStream.of(assembly.stage.state_dict())
+        export(run.out / run.stage_name / "model", assembly.describe({}, {}), weights)
     number = sum(parameter.numel() for parameter in trainable)
     return f"stage {run.stage_name}: {number:,} trainable parameters, loss {loss:.3f}, gradient norm {norm:.3g}"

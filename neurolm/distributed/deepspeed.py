@@ -13,11 +13,15 @@ from typing import Any
 
 import deepspeed
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from neurolm.distributed import zero_slices
 from neurolm.training.context import RunContext
 from neurolm.training.engine import DeepSpeedEngineConfig, DivergedError
 from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate
+from neurolm.training.tensor_file import TensorStream
+from neurolm.training.training_state import TrainingState, write_state
 
 
 class DeepSpeedEngine:
@@ -80,29 +84,24 @@ class DeepSpeedEngine:
             self._engine.step()
 
     def save(self, folder: Path) -> None:
-        """This worker's shard of the state, in DeepSpeed's layout; every worker calls it."""
-        self._engine.save_checkpoint(str(folder), tag="state", client_state={"step_count": self.step_count})
+        """Write this worker's part of the training state; every worker calls it."""
+        write_state(
+            folder,
+            zero_slices.pieces(self._engine),
+            step_count=self.step_count,
+            rank=dist.get_rank(),
+            world_size=self._world_size,
+        )
 
     def load(self, folder: Path) -> None:
-        """Read back this worker's shard.
+        """Continue from what any engine on any number of workers saved. Raises TrainingStateError."""
+        state = TrainingState(folder)
+        zero_slices.load(self._engine, state)
+        self.step_count = state.step_count
 
-        DeepSpeed unpickles what it loads, so only a run's own storage may ever be passed here.
-        """
-        path, client_state = self._engine.load_checkpoint(str(folder), tag="state")
-        assert path is not None, f"{folder} holds no DeepSpeed state"
-        self.step_count = int(client_state["step_count"])
-
-    def weights(self) -> dict[str, Tensor]:
-        """All weights on rank 0, gathered tensor by tensor under ZeRO-3."""
-        complete: dict[str, Tensor] = {}
-        parameters = dict(self.module.named_parameters(remove_duplicate=False))
-        for name, tensor in self.module.state_dict(keep_vars=True).items():
-            if name in parameters and hasattr(parameters[name], "ds_id"):
-                with deepspeed.zero.GatheredParameters([parameters[name]]):
-                    complete[name] = parameters[name].detach().cpu().clone()
-            else:
-                complete[name] = tensor.detach().cpu().clone()
-        return complete
+    def weights(self) -> TensorStream:
+        """All weights, one by one and whole on rank 0."""
+        return zero_slices.gathered_weights(self._engine)
 
 
 @contextmanager

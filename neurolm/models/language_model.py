@@ -9,7 +9,7 @@ Positions of EEG tokens are their seconds: the position table (or the rotation) 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -143,16 +143,25 @@ class LanguageModel(nn.Module):
         self.separator = nn.Embedding(1, self.hidden_size)
         self.separator.weight.data.copy_(table[self.text_code.sep])
 
-    def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This model's state (perhaps gathered from workers) as that of a model that was never adapted."""
+    def merged(self, weights: Iterable[tuple[str, Tensor]], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """This model's state (perhaps gathered from workers) as that of a model that was never adapted.
+
+        ``prefix`` is what its names begin with; tensors of other names pass.
+        """
         if self.separator is None:
-            return dict(weights)
-        merged = merge_adapters(self, weights)
-        row = merged.pop("separator.weight")
-        name = next(name for name, one in self.named_modules() if one is self.base.get_input_embeddings())
-        table = merged[f"{name}.weight"].clone()
-        table[self.text_code.sep] = row[0]
-        return merged | {f"{name}.weight": table}
+            yield from weights
+            return
+        module = next(name for name, one in self.named_modules() if one is self.base.get_input_embeddings())
+        table_name, separator_name = f"{prefix}{module}.weight", f"{prefix}separator.weight"
+        held: dict[str, Tensor] = {}
+        for name, tensor in merge_adapters(self, weights, prefix):
+            if name in (table_name, separator_name):
+                held[name] = tensor
+            else:
+                yield name, tensor
+        table = held[table_name].clone()
+        table[self.text_code.sep] = held[separator_name][0]
+        yield table_name, table
 
     def embed_text(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Rows of the text table, without positions."""

@@ -5,7 +5,7 @@ whole: the head, the row of [SEP], and in `NeuroLM` the projection and the chann
 learn, not the codes' alone: text and codes share one softmax, so text's scores must be free to give way to the codes'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import Field
@@ -59,21 +59,28 @@ def add_adapters(base: nn.Module, settings: LoraConfig) -> None:
         raise UserError(f"lora.target_modules: {error} The model's linear layers are {', '.join(layers)}") from error
 
 
-def merge_adapters(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merge_adapters(
+    module: nn.Module, weights: Iterable[tuple[str, Tensor]], prefix: str = ""
+) -> Iterator[tuple[str, Tensor]]:
     """The weights of the same model without adapters, named as before `add_adapters`.
 
-    ``weights`` is the state of ``module``, perhaps gathered from workers: the module itself only says which layers
-    have adapters and how these are scaled.
+    ``weights`` is the state of ``module`` under ``prefix``, perhaps gathered from workers: the module itself only says
+    which layers have adapters and how these are scaled. Tensors may come one by one in any order; a layer's are held
+    until all three are there.
     """
-    merged = {}
-    for name, tensor in weights.items():
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in weights:
         layer_name, _, leaf = name.partition(".base_layer.")
         if ".lora_" in name:
+            layer_name, _, leaf = name.removesuffix(".default.weight").partition(".lora_")
+        elif leaf != "weight":
+            yield (f"{layer_name}.{leaf}" if leaf else name), tensor
             continue
-        if leaf == "weight":
-            layer: Any = module.get_submodule(layer_name)
-            down, up = (weights[f"{layer_name}.lora_{part}.default.weight"] for part in "AB")
-            change = layer.scaling["default"] * (up @ down)
-            tensor = tensor + (change.T if layer.fan_in_fan_out else change)
-        merged[f"{layer_name}.{leaf}" if leaf else name] = tensor
-    return merged
+        known = parts.setdefault(layer_name, {})
+        known[leaf] = tensor
+        if len(known) == 3:
+            layer: Any = module.get_submodule(layer_name.removeprefix(prefix))
+            change = layer.scaling["default"] * (known["B"] @ known["A"])
+            yield f"{layer_name}.weight", known["weight"] + (change.T if layer.fan_in_fan_out else change)
+            del parts[layer_name]
+    assert not parts, f"adapters without a layer, or layers without: {', '.join(parts)}"

@@ -5,7 +5,7 @@
 - codes are targets only: classes after the text ids in one softmax over text and EEG.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -88,12 +88,9 @@ class NeuroLM(nn.Module):
         """A config that builds this model, its adapters merged, without any other model."""
         return replace(self.config, language_model=self.language_model.standalone_config())
 
-    def merged(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This model's state as that of the model of `standalone_config`."""
-        prefix = "language_model."
-        own = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
-        merged = {prefix + name: one for name, one in self.language_model.merged(own).items()}
-        return {name: one for name, one in weights.items() if not name.startswith(prefix)} | merged
+    def merged(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """This model's state, tensor by tensor, as that of the model of `standalone_config`."""
+        return self.language_model.merged(weights, "language_model.")
 
     def load_tokenizer(self, weights: Mapping[str, Tensor]) -> None:
         """Take over a stage-1 tokenizer's weights; its decoders are left out, every other name must match."""

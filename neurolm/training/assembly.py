@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurolm.config import UserError, as_dict, build, override
+from neurolm.config import UserError, build, override
 from neurolm.eeg.order import GlobalOrder
 from neurolm.eeg.reading import ReadingPlan, WindowSource, windows_of
 from neurolm.eeg.shards import Store, WindowIndex
@@ -26,21 +26,18 @@ from neurolm.text.corpus import TextCorpus
 from neurolm.text.instructions import EncodedTask, chosen_tasks
 from neurolm.text.own_code import own_code
 from neurolm.training.batches import Batcher
-from neurolm.training.checkpoint import load_model, save_model
+from neurolm.training.checkpoint import load_model, load_weights
 from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
-from neurolm.training.leakage import allowed_reason
 from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
+from neurolm.training.model_export import TEXT_CODE, ModelDescription, describe
 from neurolm.training.pretrain import PretrainStage
-from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
+from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun
 from neurolm.training.stage import Stage
 from neurolm.training.tasks import encoded_tasks, refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
 from neurolm.training.validation_sample import validation_sample
-
-TEXT_CODE = "text_code.json"
-"""File of a model folder that says how its language model writes text; GPT-2's way comes with neurolm."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,8 @@ class Assembly:
     batcher: Batcher
     schedule: Schedule
     validate: Validate
-    export: Callable[[Path, Mapping[str, Tensor], Mapping[str, float], Mapping[str, Any]], None]
-    """Writes the model folder from weights, their validation metrics and what else to say of the training."""
+    describe: Callable[[Mapping[str, float], Mapping[str, Any]], ModelDescription]
+    """The model that is trained, with the validation metrics of its weights and what else to say of the training."""
 
 
 def assemble(run: TrainingRun, context: RunContext) -> Assembly:
@@ -118,7 +115,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
         validate=validate,
-        export=lambda folder, weights, metrics, notes: _export(run, stage, store, folder, weights, metrics, notes),
+        describe=lambda metrics, notes: describe(run, stage, store, metrics, notes),
     )
 
 
@@ -148,7 +145,7 @@ def load_tokenizer(folder: Path) -> NeuralTokenizer:
     """The neural tokenizer of a model folder, in evaluation mode. Raises ModelFolderError."""
     saved = load_model(folder, "tokenizer")
     tokenizer = NeuralTokenizer(build(NeuralTokenizerConfig, saved.values["model"], source=str(folder / "config.yaml")))
-    tokenizer.load_state_dict(saved.tensors)
+    load_weights(tokenizer, saved.tensors)
     return tokenizer.eval()
 
 
@@ -161,7 +158,7 @@ def load_neurolm(folder: Path, settings: Mapping[str, Any] | None = None) -> tup
     config = build(NeuroLMConfig, saved.values["model"], source=str(folder / "config.yaml"))
     code = TextCode.from_json(saved.files[TEXT_CODE]) if TEXT_CODE in saved.files else None
     model = NeuroLM(override(config, settings or {}), code)
-    model.load_state_dict(saved.tensors)
+    load_weights(model, saved.tensors)
     return model.eval(), saved.values
 
 
@@ -316,43 +313,3 @@ def _validate_answers(
         chosen = getattr(result, run.selection)
         scores.append(result.balanced_accuracy if chosen is None else chosen)
     return metrics | {"score": float(np.mean(scores))}
-
-
-def _export(
-    run: TrainingRun,
-    stage: Stage,
-    store: Store,
-    folder: Path,
-    weights: Mapping[str, Tensor],
-    metrics: Mapping[str, float],
-    notes: Mapping[str, Any],
-) -> None:
-    """Write the model folder that the next stage, `neurolm predict` and the reader need."""
-    is_tokenizer = isinstance(stage, TokenizerStage)
-    prefix = "tokenizer." if is_tokenizer else "model."
-    assert isinstance(stage, TokenizerStage | PretrainStage | InstructStage)
-    model = stage.tokenizer if isinstance(stage, TokenizerStage) else stage.model
-    values: dict[str, Any] = {
-        "model": as_dict(model.standalone_config() if isinstance(model, NeuroLM) else model.config),
-        "preprocessing": store.manifest.preprocessing,
-        "tasks": list(run.tasks) if isinstance(run, InstructRun) else [],
-        "own_tasks": {name: as_dict(run.own_tasks[name]) for name in run.tasks if name in run.own_tasks}
-        if isinstance(run, InstructRun)
-        else {},
-        "layouts": {name: data_set.described for name, data_set in run.data.sets.items()},
-        "trained": {
-            "stage": run.stage_name,
-            "config_digest": training_digest(run),
-            "data_digest": store.digest,
-            "seed": run.seed,
-            "allow_leakage": allowed_reason(run.data.allow_leakage, run.earlier_model),
-            "validation": {name: float(value) for name, value in metrics.items()},
-            **notes,
-        },
-    }
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    if isinstance(model, NeuroLM):
-        files = {} if model.text_code is gpt2_bpe() else {TEXT_CODE: model.text_code.as_json()}
-        save_model(folder, "neurolm", values, model.merged(tensors), files=files)
-    else:
-        save_model(folder, "tokenizer", values, tensors)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from neurolm.config import UserError
+from neurolm.training.tensor_file import TensorFile, TensorStream, holds
 
 MAIN_FILES = ("model.safetensors", "config.yaml")
 
@@ -37,7 +38,8 @@ class ModelFolder:
     """tokenizer or neurolm."""
     values: dict[str, Any]
     """Plain settings: the model's config, how recordings are preprocessed, the tasks it answers, where it came from."""
-    tensors: dict[str, Tensor]
+    tensors: TensorFile
+    """The weights by name, each read when it is asked for."""
     files: dict[str, str]
     """Further text files of the folder, by name."""
 
@@ -46,12 +48,12 @@ def save_model(
     folder: Path,
     kind: str,
     values: dict[str, Any],
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor] | TensorStream,
     *,
     files: Mapping[str, str] | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder, replacing an older one.
+    """Write a model folder, replacing an older one; of a stream no more than one tensor is held at a time.
 
     ``files`` are texts by file name; ``extra`` is kept beside the weights for `load_extra`.
     """
@@ -59,9 +61,9 @@ def save_model(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for name, contents in (("model.safetensors", tensors), ("extra.safetensors", extra or {})):
-        if contents:
-            whole = {one: tensor.detach().cpu().contiguous().clone() for one, tensor in contents.items()}
-            save_file(whole, aside / name)
+        stream = contents if isinstance(contents, TensorStream) else TensorStream.of(contents)
+        if stream.specs:
+            stream.write(aside / name)
     (aside / "config.yaml").write_text(yaml.safe_dump({"kind": kind, **values}, sort_keys=False, allow_unicode=True))
     for name, text in (files or {}).items():
         (aside / name).write_text(text, encoding="utf-8")
@@ -87,7 +89,25 @@ def load_model(folder: Path, kind: str) -> ModelFolder:
     values = yaml.safe_load((folder / "config.yaml").read_text())
     others = [name for name in manifest["sha256"] if name not in MAIN_FILES and not name.endswith(".safetensors")]
     files = {name: (folder / name).read_text(encoding="utf-8") for name in others}
-    return ModelFolder(values.pop("kind"), values, load_file(folder / "model.safetensors"), files)
+    return ModelFolder(values.pop("kind"), values, TensorFile(folder / "model.safetensors"), files)
+
+
+def load_weights(module: nn.Module, tensors: TensorFile) -> None:
+    """Read weights and buffers into a module, each straight to where it belongs. Raises ModelFolderError."""
+    own = module.state_dict()
+    if own.keys() != tensors.keys():
+        differences = {"missing": own.keys() - tensors.keys(), "unknown": tensors.keys() - own.keys()}
+        said = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in differences.items() if names)
+        raise ModelFolderError(f"{tensors.path}: not the weights of the model that config.yaml describes; {said}")
+    for name, tensor in own.items():
+        spec = tensors.specs[name]
+        if spec.shape != tuple(tensor.shape) or not holds(tensor.dtype, spec.dtype):
+            raise ModelFolderError(
+                f"{tensors.path}: {name} is {list(spec.shape)} of {spec.dtype}, the model that config.yaml describes "
+                f"has {list(tensor.shape)} of {tensor.dtype}"
+            )
+    for name, tensor in own.items():
+        tensors.read_into(tensor, name)
 
 
 def load_extra(folder: Path) -> dict[str, Tensor]:

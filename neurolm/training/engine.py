@@ -4,6 +4,7 @@ Gradients of `backward` are *summed* over micro-batches and over workers: stage 
 number of targets, so the sum is the gradient of the global mean however the batch was cut.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -12,7 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurolm.config import UserError, config
-from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate
+from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate, start_moments
+from neurolm.training.tensor_file import TensorStream
+from neurolm.training.training_state import Piece, TrainingState, moments_of, named_tensors, write_state
 
 
 class DivergedError(UserError):
@@ -70,15 +73,15 @@ class Engine(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write this worker's part of the training state."""
+        """Write this worker's part of the training state (see `neurolm.training.training_state`)."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Read back what `save` wrote."""
+        """Continue from what the workers of any engine saved. Raises TrainingStateError."""
         ...
 
-    def weights(self) -> dict[str, Tensor]:
-        """All weights, complete on rank 0; every worker must call it."""
+    def weights(self) -> TensorStream:
+        """All weights, one by one and whole on rank 0; every worker must go through the stream."""
         ...
 
 
@@ -122,21 +125,25 @@ class TorchEngine:
         self._optimizer.zero_grad(set_to_none=True)
 
     def save(self, folder: Path) -> None:
-        """Weights, buffers, moments and the step count in one file."""
-        state = {
-            "module": self.module.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "step_count": self.step_count,
-        }
-        torch.save(state, folder / "torch_engine.pt")
+        """Write weights, buffers, moments and the step count."""
+        write_state(folder, self._pieces(), step_count=self.step_count, rank=0, world_size=1)
 
     def load(self, folder: Path) -> None:
-        """Restore exactly what `save` wrote."""
-        state = torch.load(folder / "torch_engine.pt", map_location="cpu", weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.step_count = state["step_count"]
+        """Continue from what any engine saved. Raises TrainingStateError."""
+        state = TrainingState(folder)
+        for name, _, tensor in named_tensors(self.module):
+            if tensor.requires_grad:
+                start_moments(self._optimizer.state[tensor], tensor, tensor.dtype, state.adam_steps.get(name, 0))
+        state.read(self._pieces())
+        self.step_count = state.step_count
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> TensorStream:
         """The module's own state."""
-        return self.module.state_dict()
+        return TensorStream.of(self.module.state_dict())
+
+    def _pieces(self) -> Iterator[Piece]:
+        for name, aliases, tensor in named_tensors(self.module):
+            flat, shape = tensor.detach().view(-1), tuple(tensor.shape)
+            yield Piece("weight", name, flat, 0, shape, aliases=aliases)
+            if tensor.requires_grad:
+                yield from moments_of(name, self._optimizer.state.get(tensor, {}), flat, 0, shape)

@@ -156,7 +156,7 @@ def export_official(folder: Path, path: Path) -> list[str]:
         whole = build(NeuroLMConfig, saved.values["model"], source=source)
         layout, arguments = official.neurolm_layout(whole), official_sizes.neurolm_args(whole.language_model)
         pad_to = whole.tokenizer.compat_pad_to
-    tensors = layout.to_official(saved.tensors) | load_extra(folder)
+    tensors = layout.to_official(dict(saved.tensors)) | load_extra(folder)
     if absent := [name for name in layout.shapes if name not in tensors]:
         tensors |= _stand_ins(layout, tensors, absent)
         notes.append(f"the model has none of these, which only continuing stage 1 reads: {', '.join(absent)}")
@@ -226,7 +226,8 @@ def _read_tokenizer(path: Path) -> tuple[NeuralTokenizerConfig, dict[str, Tensor
     """Config and tensors of a tokenizer's model folder or of a ``VQ.pt``."""
     if path.is_dir():
         saved = load_model(path, "tokenizer")
-        return build(NeuralTokenizerConfig, saved.values["model"], source=str(path / "config.yaml")), saved.tensors
+        config = build(NeuralTokenizerConfig, saved.values["model"], source=str(path / "config.yaml"))
+        return config, dict(saved.tensors)
     file = read_official(path)
     if file.kind != "tokenizer":
         raise OfficialError(f"{path}: is a NeuroLM; expected a VQ.pt or the model folder of a tokenizer")

@@ -1,11 +1,11 @@
 """AdamW parameter groups and the warm-up + cosine schedule of every stage (paper, Tables 7-9)."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from neurolm.config import config
 
@@ -45,6 +45,20 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
     )
+
+
+def start_moments(state: dict[str, Any], like: Tensor, dtype: torch.dtype, steps: int) -> None:
+    """Give a parameter its Adam state, as the optimizer would at its first update; then count ``steps`` updates.
+
+    Moments that are there already stay as they are.
+    """
+    for name in ("exp_avg", "exp_avg_sq"):
+        if name not in state:
+            state[name] = torch.zeros_like(like, dtype=dtype, requires_grad=False)
+    if isinstance(before := state.setdefault("step", torch.tensor(0.0)), Tensor):
+        before.fill_(steps)
+    else:
+        state["step"] = steps
 
 
 def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.flops import BatchFlops
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
+from neurolm.training.model_export import ModelDescription, export
 from neurolm.training.nodes import Nodes
 from neurolm.training.not_finite import NotFiniteGuard, RollBack
 from neurolm.training.profiling import StepProfiler
@@ -83,6 +84,9 @@ def run_worker(
     def history() -> dict[str, list[Any]]:
         return {"skipped_steps": guard.skipped, "changed": changed}
 
+    def described(metrics: Mapping[str, float]) -> ModelDescription:
+        return assembly.describe(metrics, {name: what for name, what in history().items() if what})
+
     def after_validation(step: int, metrics: dict[str, float]) -> None:
         """Keep the best weights by validation (instruction tuning) or the latest (tokenizer, pre-training)."""
         if alarms := run.alarms(metrics):
@@ -95,9 +99,10 @@ def run_worker(
         weights = engine.weights()
         if context.rank == 0:
             with clear_about_space(f"model folder {run.folder / 'model'}", run.folder):
-                notes = {name: what for name, what in history().items() if what}
-                assembly.export(run.folder / "model", weights, best, notes)
+                export(run.folder / "model", described(best), weights)
                 checkpoints.publish_model(run.folder / "model")
+        else:
+            weights.let_pass()
 
     def save(step: int, metrics: dict[str, float]) -> Path:
         guard.refuse_broken_weights_at(step)
@@ -106,6 +111,8 @@ def run_worker(
             with clear_about_space(f"checkpoint of step {step} of run {run.name}", folder):
                 engine.save(folder)
                 Part(context.rank, context.world_size, step, origin, best, history()).write(folder)
+                if context.rank == 0:
+                    described(metrics | {"step": float(step)}).save(folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # room for what is written next
             raise

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from neurolm.cli import main
 from neurolm.config import ConfigError, UserError, build, load
 from neurolm.eeg.sealing import SealedSplitError, count_openings
 from neurolm.eeg.shards import (
@@ -203,6 +204,29 @@ def stage_again(trained: Path, out: Path, stage: str) -> Path:
     shutil.rmtree(out / stage)
     shutil.rmtree(out / "checkpoints" / stage)
     return out
+
+
+def test_a_checkpoint_becomes_a_model_without_store_or_earlier_models(
+    trained: Path, tmp_path: Path, demo_recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in STAGES:
+        shutil.copytree(trained / stage / "checkpoints" / "step-00000012", tmp_path / "checkpoint" / stage)
+        main(["export-checkpoint", str(tmp_path / "checkpoint" / stage), "--out", str(tmp_path / stage)])
+        if stage != "instruct":  # whose model is that of its best validation
+            assert model_digest(tmp_path / stage) == model_digest(trained / stage / "model")
+    model = tmp_path / "instruct"
+    assert load_model(model, "neurolm").values["trained"]["validation"]["step"] == 12
+    main(["predict", str(model), str(demo_recordings / "workload" / "Subject01_2.edf"), "--task", "workload"])
+    main(["export", str(model), "--official", str(tmp_path / "NeuroLM.pt")])
+    assert (tmp_path / "NeuroLM.pt").is_file()
+    capsys.readouterr()
+    for arguments, message in (
+        ([str(tmp_path / "checkpoint" / "instruct"), "--out", str(model)], "is there already; remove it or choose"),
+        ([str(trained / "instruct"), "--out", str(tmp_path / "new")], r"no training state here"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["export-checkpoint", *arguments])
+        assert message in capsys.readouterr().err
 
 
 class StoppedEngine(TorchEngine):
