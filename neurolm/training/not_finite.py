@@ -157,7 +157,8 @@ def find_blame(stage: Stage, engine: Engine, batch: StepBatch, context: RunConte
     texts = [Batch(groups=(), text=one.text) for one in batch.micro_batches if one.text is not None]
     alone = [batch.alone(number) for number in range(len(batch.windows))]
     longest = max(context.all_gather_object(len(alone)))
-    probes = [*texts, *alone, *[Batch(groups=())] * (longest - len(alone))]  # engines want as many calls of each worker
+    # ZeRO-3 gathers weights as they are used: every worker must use them as often.
+    probes = [*texts, *alone, *[*alone[:1], Batch(groups=())][:1] * (longest - len(alone))]
     ones = dict.fromkeys(batch.counts, 1.0)
     stage.eval()
     with torch.no_grad():

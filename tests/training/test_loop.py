@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from neurolm.eeg.reading import StepWindows
 from neurolm.models.neural_tokenizer import NeuralTokenizer
 from neurolm.sequences import Batch
 from neurolm.training.batches import BatchConfig, Batcher, StepBatch
+from neurolm.training.checkpoint_policy import CheckpointClock
 from neurolm.training.context import Call, LocalContext
 from neurolm.training.engine import DivergedError, TorchEngine
 from neurolm.training.flops import BatchFlops
@@ -23,6 +25,7 @@ from neurolm.training.not_finite import NotFiniteConfig, NotFiniteGuard
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
 from neurolm.training.profiling import StepProfiler
+from neurolm.training.randomness import seed_step
 from neurolm.training.stage import Stage
 from neurolm.training.stopping import Stopped
 from neurolm.training.throughput import Throughput
@@ -250,6 +253,28 @@ def test_checkpoints_of_their_own_rhythm() -> None:
     schedule = Schedule(10, validations=2, checkpoint_steps=4)
     assert [step for step in range(1, 11) if schedule.validates(step)] == [5, 10]
     assert [step for step in range(1, 11) if schedule.saves(step)] == [4, 8, 10]
+
+
+def test_a_checkpoint_is_due_by_the_clock_too() -> None:
+    stage = Line()
+    engine = TorchEngine(stage, SETTINGS, total_steps=3, device=CPU)
+    run(stage, engine, 3, Recorder(), validations=1, checkpoint_minutes=1e-9)
+    assert [call for call in stage.calls if call.startswith("save")] == ["save 1", "save 2", "save 3"]
+    times = iter((0.0, 29.0, 31.0, 31.0, 60.0, 62.0))  # made, asked, asked, saved, asked, asked
+    clock = CheckpointClock(0.5, lambda: next(times))
+    assert [clock.is_due(), clock.is_due()] == [False, True]
+    clock.saved()
+    assert [clock.is_due(), clock.is_due()] == [False, True]
+    assert not CheckpointClock(None).is_due()
+
+
+def test_what_a_step_draws_follows_from_seed_step_and_worker() -> None:
+    drawn = []
+    for key in ((0, 1, 0), (0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (-1, 1, 0)):
+        seed_step(*key)
+        drawn.append((torch.rand(()).item(), float(np.random.rand()), random.random()))
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 5
 
 
 class GradientKeeper(TorchEngine):

@@ -34,8 +34,8 @@ from neurolm.training.context import LocalContext
 from neurolm.training.engine import TorchEngine
 from neurolm.training.official_files import export_official, import_official
 from neurolm.training.run_checkpoint import CheckpointError
-from neurolm.training.runs import STAGES, TrainingRun
-from neurolm.training.worker import ResumeError, train_locally
+from neurolm.training.runs import STAGES, TrainingRun, training_digest
+from neurolm.training.worker import ResumeError, made_from, train_locally
 from tests.tiny import write_no_fingerprints
 
 torch.set_num_threads(1)
@@ -275,6 +275,99 @@ def test_a_half_written_checkpoint_never_counts(
     assert [path.name[:13] for path in (tmp_path / "checkpoints" / "tokenizer").iterdir()] == ["step-00000004"]
     train_locally(run, show_progress=False)
     assert model_digest(tmp_path / "tokenizer" / "model") == model_digest(trained / "tokenizer" / "model")
+
+
+def newest_checkpoint(out: Path, run: str) -> Path:
+    return max((out / "checkpoints" / run).glob("step-*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "is_cut"), [("torch_engine*", False), ("part-0.json", True), ("manifest-0.json", False)]
+)
+def test_a_damaged_checkpoint_is_said_and_the_run_ends_with_the_same_bits_from_the_one_before(
+    file: str, is_cut: bool, trained: Path, tmp_path: Path, store: Path, text: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    run = make_run("pretrain", out, store, text)
+    (run.folder / "finished.json").unlink()
+    (path,) = newest_checkpoint(out, "pretrain").glob(file)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content[:-5] if is_cut else content)
+    lines = len((run.folder / "tracking.jsonl").read_text().splitlines())
+    train_locally(run, show_progress=False)
+    for name in ("model/model.safetensors", "model/config.yaml", "finished.json"):
+        assert (run.folder / name).read_bytes() == (trained / "pretrain" / name).read_bytes(), name
+    events = [json.loads(line) for line in (run.folder / "tracking.jsonl").read_text().splitlines()[lines:]]
+    (said,) = [
+        event["values"]["damaged_checkpoint"] for event in events if "damaged_checkpoint" in event.get("values", {})
+    ]
+    assert path.name in said and said.endswith("the run resumes at step 8")
+    assert [event["step"] for event in events if "loss" in event.get("values", {})] == [9, 10, 11, 12]
+    assert kept_steps(out, "pretrain") == [8, 12, 12]  # the damaged one stays until two whole ones are newer
+
+
+def test_changed_settings_are_taken_up_where_that_is_allowed_and_go_on_record(
+    trained: Path, tmp_path: Path, store: Path, text: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    with pytest.raises(ResumeError, match=r"another config; .*resume\.allow_changed=\[config\]"):
+        train_locally(make_run("tokenizer", out, store, text, epochs=3), show_progress=False)
+    longer = make_run("tokenizer", out, store, text, epochs=3, resume={"allow_changed": ["config"]})
+    before = made_from(make_run("tokenizer", out, store, text))["config"]
+    assert train_locally(longer, show_progress=False)["step"] == 18
+    (changed,) = load_model(out / "tokenizer" / "model", "tokenizer").values["trained"]["changed"]
+    assert changed == {"step": 12, "config": f"{before} -> {training_digest(longer)}"}
+    events = (out / "tokenizer" / "tracking.jsonl").read_text()
+    assert "resumed_with_changed" in events and before in events
+    # Now it is what it is: nothing has changed since, and nothing is trained again.
+    assert train_locally(make_run("tokenizer", out, store, text, epochs=3), show_progress=False)["step"] == 18
+
+
+def test_a_run_whose_folder_is_lost_goes_on_from_a_storage_elsewhere(
+    trained: Path, tmp_path: Path, store: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = stage_again(trained, tmp_path / "out", "instruct")
+    changes = {"checkpoints": {"storage": f"memory://{tmp_path}/elsewhere"}}
+    run = make_run("instruct", out.as_uri(), store.as_uri(), text, **changes)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(worker, "TorchEngine", StoppedEngine)
+        train_locally(run, show_progress=False)
+    shutil.rmtree(run.folder)
+    train_locally(run, show_progress=False)
+    for name in ("model/model.safetensors", "model/config.yaml", "finished.json"):
+        assert (run.folder / name).read_bytes() == (trained / "instruct" / name).read_bytes(), name
+    assert not (out / "checkpoints" / "instruct").exists()
+
+
+class NanEngine(TorchEngine):
+    """The seventh step makes a weight infinite, once in the life of a run's folder."""
+
+    folder: Path
+
+    def step(self) -> dict[str, float]:
+        values = super().step()
+        if self.step_count == 7 and not (self.folder / "left_out.json").exists():
+            with torch.no_grad():
+                next(one for one in self.module.parameters() if one.requires_grad and one.ndim > 1).fill_(torch.inf)
+        return values
+
+
+def test_a_run_whose_weights_break_goes_back_and_leaves_the_step_out(
+    trained: Path, tmp_path: Path, store: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = stage_again(trained, tmp_path / "out", "tokenizer")
+    run = make_run("tokenizer", out, store, text, not_finite={"policy": "skip"})
+    monkeypatch.setattr(NanEngine, "folder", run.folder, raising=False)
+    monkeypatch.setattr(worker, "TorchEngine", NanEngine)
+    train_locally(run, show_progress=False)
+    (left_out,) = load_model(run.folder / "model", "tokenizer").values["trained"]["skipped_steps"]
+    assert left_out == {"step": 6, "reason": "step 6: its update made weights that are not finite"}
+    steps = [step for step, _ in read_curves(run.folder / "tracking.jsonl")["loss"]]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert [step for step, _ in read_curves(run.folder / "tracking.jsonl")["validation/loss"]] == [4, 8, 12]
 
 
 def test_a_finished_run_is_not_trained_again(
