@@ -93,8 +93,9 @@ class Head:
         """A `ray` command that talks to this head."""
         command = [str(Path(sys.executable).parent / "ray"), *arguments]
         done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        said = done.stdout + done.stderr  # ray writes its answers to either
+        assert not check or done.returncode == 0, said
+        return said
 
     def submit(self, name: str, *command: str) -> None:
         """Submit a job and leave it to itself; it runs where the repository is, not in a copy."""
@@ -102,7 +103,7 @@ class Head:
 
     def status(self, name: str) -> str:
         """Ray's word for how a job is doing."""
-        said = self.ray("job", "status", name, "--log-style=record", check=False)
+        said = self.ray("job", "status", name, check=False)
         return next((word for word in ("SUCCEEDED", "STOPPED", "FAILED", "RUNNING") if word in said), "PENDING")
 
 
