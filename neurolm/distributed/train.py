@@ -7,7 +7,8 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,8 @@ from neurolm.progress import ProgressBar
 from neurolm.tracking import FILE_NAME, start_run
 from neurolm.training.assembly import Assembly, reading_plan
 from neurolm.training.context import ProcessGroupContext
-from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
+from neurolm.training.engine import Engine, EngineConfig, TorchEngine
 from neurolm.training.leakage import check_leakage
 from neurolm.training.runs import TrainingRun
 from neurolm.training.worker import finished, mark_finished, run_key, run_worker
@@ -113,7 +115,7 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
         raise UserError((run.folder / MISTAKE).read_text())
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
-    context = RayContext(ray.train.torch.get_device())
+    context = RayContext(ray.train.torch.get_device(), building_for(run.engine))
     tracker = start_run(
         run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank
     )
@@ -157,6 +159,15 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     if context.rank == 0:
         mark_finished(run, best)
     tracker.close("FINISHED")
+
+
+def building_for(engine: EngineConfig) -> Callable[[], AbstractContextManager[None]]:
+    """What a worker of such an engine builds its model under."""
+    if not isinstance(engine, DeepSpeedEngineConfig) or not engine.partitions_weights:
+        return nullcontext
+    from neurolm.distributed.building import partitioned
+
+    return functools.partial(partitioned, engine)
 
 
 def _resources(run: TrainingRun) -> dict[str, float]:

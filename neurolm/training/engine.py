@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurolm.config import UserError, config
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate
 
 
@@ -25,18 +26,10 @@ class TorchEngineConfig:
 
     kind: Literal["torch"] = "torch"
 
-
-@config
-class DeepSpeedEngineConfig:
-    """DeepSpeed ZeRO over the workers of a Ray Train run."""
-
-    kind: Literal["deepspeed"] = "deepspeed"
-    zero_stage: Literal[1, 2, 3] = 1
-    """What ZeRO partitions over workers: 1 optimizer states, 2 also gradients, 3 also parameters."""
-    overlap_communication: bool = False
-    """Reduce gradients while the backward pass runs; pays on GPUs."""
-    reduce_bucket_size: Annotated[int, Field(gt=0)] = 200_000_000
-    """Elements reduced at a time."""
+    @property
+    def partitions_weights(self) -> bool:
+        """Never: the process has all of them."""
+        return False
 
 
 EngineConfig = Annotated[TorchEngineConfig | DeepSpeedEngineConfig, Field(discriminator="kind")]
