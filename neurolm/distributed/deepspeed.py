@@ -46,7 +46,7 @@ class DeepSpeedEngine:
                 _round_shares(module, spared=exact)
             self._engine, self._optimizer, _, _ = deepspeed.initialize(
                 model=self.module,
-                optimizer=build_optimizer(self.module, optimizer),
+                optimizer=build_optimizer(self.module, optimizer, whole_shape),
                 config=engine.dictionary(
                     optimizer,
                     num_micro_batches=num_micro_batches,
@@ -56,6 +56,8 @@ class DeepSpeedEngine:
             )
         for parameter, value in zip(exact, values, strict=True):
             parameter.data = value  # DeepSpeed rounds all there are; learning nothing, these are in none of its buffers
+        if engine.partitions_weights:
+            module.settle = self._engine.empty_partition_cache
         self.step_count = 0
 
     def __call__(self, *arguments: Any) -> dict[str, Tensor]:
@@ -110,7 +112,12 @@ class DeepSpeedEngine:
 
 def num_trainable(module: nn.Module) -> int:
     """Elements of all trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return sum(whole_shape(parameter).numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def whole_shape(parameter: nn.Parameter) -> torch.Size:
+    """The shape of a parameter, also of one that is partitioned."""
+    return getattr(parameter, "ds_shape", parameter.shape)
 
 
 def _round_shares(module: nn.Module, spared: Collection[nn.Parameter]) -> None:

@@ -95,7 +95,13 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         PretrainRun: _validate_losses,
         InstructRun: _validate_answers,
     }
-    validate = next(function for kind, function in validations.items() if isinstance(run, kind))
+    validate_stage = next(function for kind, function in validations.items() if isinstance(run, kind))
+
+    def validate() -> dict[str, float]:
+        metrics = validate_stage(run, stage, windows, validation, tasks, context)
+        stage.settle()
+        return metrics
+
     return Assembly(
         stage=stage,
         store=store,
@@ -103,7 +109,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         order=order,
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
-        validate=lambda: validate(run, stage, windows, validation, tasks, context),
+        validate=validate,
         export=lambda folder, weights, metrics: _export(run, stage, store, folder, weights, metrics),
     )
 

@@ -31,6 +31,8 @@ class Stage(nn.Module):
     """What a worker without windows passes through the model."""
     passes_with: RunContext | None = None
     """The workers that must all make the same passes, where an engine partitions weights."""
+    settle: Callable[[], None] = staticmethod(lambda: None)
+    """Called after a validation; an engine that gathers weights ahead of passes gives them back then."""
 
     def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """The losses in the stage's precision."""
