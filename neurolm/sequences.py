@@ -81,6 +81,14 @@ class WindowGroup:
         """The time index repeated for every window, without a copy."""
         return self.time_index.expand(len(self), -1)
 
+    def window(self, row: int) -> "WindowGroup":
+        """One window of a group that is asked nothing and has no tokens, as a group."""
+        assert self.task is None and self.tokens is None
+        one = slice(row, row + 1)
+        return replace(
+            self, signal=self.signal[one], channel_index=self.channel_index[one], position=self.position[one]
+        )
+
     def to(self, device: torch.device | str) -> "WindowGroup":
         """The group on another device."""
         return replace(_to(self, device), tokens=None if self.tokens is None else self.tokens.to(device))
@@ -168,6 +176,22 @@ def collate(
     )
     crops = None if text is None else torch.from_numpy(np.asarray(text, dtype=np.int64))
     return Batch(groups=groups, text=crops, strata=strata)
+
+
+def no_windows(task: str | None = None, tokens_size: int | None = None) -> WindowGroup:
+    """A group of no windows, asked a task; with ``tokens_size`` as of windows that came with tokens of that width."""
+    nothing = torch.zeros(0, 1, dtype=torch.long)
+    return WindowGroup(
+        signal=torch.zeros(0, 1, PATCH_POINTS),
+        channel_index=nothing,
+        time_index=torch.zeros(1, dtype=torch.long),
+        position=nothing[:, 0],
+        num_channels=1,
+        num_seconds=1,
+        task=task,
+        label=None if task is None else nothing[:, 0],
+        tokens=None if tokens_size is None else EEGTokens(torch.zeros(0, 1, tokens_size), nothing),
+    )
 
 
 def eeg_features(model: NeuroLM, group: WindowGroup) -> Float[Tensor, "windows tokens hidden"]:

@@ -160,15 +160,22 @@ def write_tiny_store(
     folder: Path, num_windows: int, *, mixed_shapes: bool = False, labels: Sequence[str] = ("rest",)
 ) -> Path:
     """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on, ``labels`` in turn."""
+    parts = {
+        split: [
+            stored_window(3 if mixed_shapes and seed % 3 == 0 else 2, 400, label=labels[seed % len(labels)], seed=seed)
+            for seed in seeds
+        ]
+        for split, seeds in (("train", range(num_windows)), ("val", range(100, 104)))
+    }
+    return write_store(folder, parts)
+
+
+def write_store(folder: Path, parts: dict[str, list[StoredWindow]]) -> Path:
+    """A finished store of the given windows by split, each split in two shards."""
     files, digests = [], []
-    for split, seeds in (("train", range(num_windows)), ("val", range(100, 104))):
-        for shard, part in enumerate(np.array_split(np.array(seeds), 2)):
-            windows = [
-                stored_window(
-                    3 if mixed_shapes and seed % 3 == 0 else 2, 400, label=labels[seed % len(labels)], seed=int(seed)
-                )
-                for seed in part
-            ]
+    for split, found in parts.items():
+        for shard, places in enumerate(np.array_split(np.arange(len(found)), 2)):
+            windows = [found[place] for place in places]
             path = folder / f"{split}-noise-{shard:05d}.parquet"
             with ShardWriter(path) as writer:
                 writer.write(windows)
@@ -179,7 +186,7 @@ def write_tiny_store(
         data_digest=combine_digests(digests),
         files=files,
         counts={"num_windows": len(digests)},
-        windows_by_split={"train": num_windows, "val": 4},
+        windows_by_split={split: len(windows) for split, windows in parts.items()},
         windows_by_label={},
         dropped={},
         quarantined={},

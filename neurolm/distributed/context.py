@@ -5,6 +5,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,13 @@ class RayContext(ProcessGroupContext):
     def __init__(
         self,
         device: torch.device,
+        building: Callable[[], AbstractContextManager[None]],
         checkpoints: RunCheckpoints,
         leave_mistake: Callable[[UserError], None],
         stop_flag: StopFlag,
         watchdog: Watchdog,
     ) -> None:
-        super().__init__(device)
+        super().__init__(device, building)
         self._checkpoints = checkpoints
         self._leave_mistake = leave_mistake
         self._brought = threading.Event()

@@ -6,7 +6,7 @@ is that of `neurolm.training.engine.TorchEngine`; ZeRO partitions it over worker
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neurolm.distributed import zero_slices
+from neurolm.distributed.building import start_deepspeed
 from neurolm.training.context import RunContext
-from neurolm.training.engine import DeepSpeedEngineConfig, DivergedError
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
+from neurolm.training.engine import DivergedError
 from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate
+from neurolm.training.stage import Stage
 from neurolm.training.tensor_file import TensorStream
 from neurolm.training.training_state import TrainingState, write_state
 
@@ -29,29 +32,38 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Stage,
         optimizer: OptimizerConfig,
         total_steps: int,
         context: RunContext,
         engine: DeepSpeedEngineConfig,
         num_micro_batches: int,
     ) -> None:
-        self.module = module.to(context.device)
+        self.module: nn.Module = module.to(context.device)
+        exact = [parameter for part in module.exact_parts() for parameter in part.parameters()]
+        values = [parameter.data for parameter in exact]
         self._config = optimizer
         self._total_steps = total_steps
         self._world_size = context.world_size
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames collectives that DeepSpeed calls
-            # An operation for inference that DeepSpeed would compile for half a minute on a fresh machine.
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-            deepspeed.init_distributed(dist_backend=None, auto_mpi_discovery=False)
+            start_deepspeed()
+            if engine.weights == "bfloat16":
+                _round_shares(module, spared=exact)
             self._engine, self._optimizer, _, _ = deepspeed.initialize(
                 model=self.module,
-                optimizer=build_optimizer(self.module, optimizer),
-                config=deepspeed_settings(
-                    engine, optimizer, num_micro_batches, context.world_size, num_trainable(self.module)
+                optimizer=build_optimizer(self.module, optimizer, whole_shape),
+                config=engine.dictionary(
+                    optimizer,
+                    num_micro_batches=num_micro_batches,
+                    world_size=context.world_size,
+                    num_parameters=num_trainable(self.module),
                 ),
             )
+        for parameter, value in zip(exact, values, strict=True):
+            parameter.data = value  # DeepSpeed rounds all there are; learning nothing, these are in none of its buffers
+        if engine.partitions_weights:
+            module.settle = self._engine.empty_partition_cache
         self.step_count = 0
 
     def __call__(self, *arguments: Any) -> dict[str, Tensor]:
@@ -121,34 +133,18 @@ def _pretended_overflow(optimizer: Any) -> Iterator[None]:
 
 def num_trainable(module: nn.Module) -> int:
     """Elements of all trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return sum(whole_shape(parameter).numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def deepspeed_settings(
-    engine: DeepSpeedEngineConfig,
-    optimizer: OptimizerConfig,
-    num_micro_batches: int,
-    world_size: int,
-    num_parameters: int,
-) -> dict[str, Any]:
-    """DeepSpeed's own dictionary, derived from our typed settings; there is no JSON file.
+def whole_shape(parameter: nn.Parameter) -> torch.Size:
+    """The shape of a parameter, also of one that is partitioned."""
+    return getattr(parameter, "ds_shape", parameter.shape)
 
-    DeepSpeed allocates the reduce bucket anew at every step, so a bucket larger than the model only costs: 800 MB of
-    fresh memory a step made a small model's step four times as long.
-    """
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": num_micro_batches,
-        "train_batch_size": num_micro_batches * world_size,
-        "steps_per_print": 2**31,
-        "zero_optimization": {
-            "stage": engine.zero_stage,
-            "overlap_comm": engine.overlap_communication,
-            "contiguous_gradients": True,
-            "reduce_bucket_size": min(engine.reduce_bucket_size, num_parameters),
-        },
-        "wall_clock_breakdown": False,
-    }
-    if optimizer.clip_norm is not None:
-        settings["gradient_clipping"] = optimizer.clip_norm
-    return settings
+
+def _round_shares(module: nn.Module, spared: Collection[nn.Parameter]) -> None:
+    """Round this worker's shares of weights that were partitioned in fp32 as they were built; DeepSpeed leaves them."""
+    kept = {id(parameter) for parameter in spared}
+    for parameter in module.parameters():
+        if id(parameter) not in kept and hasattr(parameter, "ds_tensor"):
+            parameter.ds_tensor.data = parameter.ds_tensor.data.bfloat16()
+            parameter.data = parameter.data.bfloat16()

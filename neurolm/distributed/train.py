@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,8 @@ from neurolm.eeg.shards import Store
 from neurolm.progress import ProgressBar
 from neurolm.tracking import FILE_NAME, TeeTracker, start_run
 from neurolm.training.assembly import Assembly, reading_plan
-from neurolm.training.engine import DeepSpeedEngineConfig, Engine, TorchEngine
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
+from neurolm.training.engine import Engine, EngineConfig, TorchEngine
 from neurolm.training.leakage import check_leakage
 from neurolm.training.run_checkpoint import Choice, RunCheckpoints
 from neurolm.training.runs import TrainingRun
@@ -147,7 +149,8 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     def leave_mistake(error: UserError) -> None:
         _leave_mistake(run, error)
 
-    context = RayContext(ray.train.torch.get_device(), checkpoints, leave_mistake, StopFlag(run), watchdog)
+    device, building = ray.train.torch.get_device(), building_for(run.engine)
+    context = RayContext(device, building, checkpoints, leave_mistake, StopFlag(run), watchdog)
     tracker = start_run(
         run.tracking, folder=run.folder, name=run.name, run_key=run_key(run), parent=parent, rank=context.rank
     )
@@ -198,6 +201,15 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
         mark_finished(run, best)
     log.close("FINISHED")
     tracker.close("FINISHED")
+
+
+def building_for(engine: EngineConfig) -> Callable[[], AbstractContextManager[None]]:
+    """What a worker of such an engine builds its model under."""
+    if not isinstance(engine, DeepSpeedEngineConfig) or not engine.partitions_weights:
+        return nullcontext
+    from neurolm.distributed.building import partitioned
+
+    return functools.partial(partitioned, engine)
 
 
 def _shared_copy(checkpoints: RunCheckpoints, choice: Choice) -> Any:

@@ -1,6 +1,7 @@
 """Ask a model a task's question about windows of a store."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,20 +12,29 @@ from neurolm.evaluation.answers import score_answers
 from neurolm.evaluation.predictions import Predictions
 from neurolm.evaluation.released import UNREADABLE, ReleasedAnswers, released_answers
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import collate
+from neurolm.sequences import Batch, collate
 from neurolm.text.instructions import EncodedTask
+
+WithPasses = Callable[[Batch], Batch]
+"""Adds groups without windows, where all workers must make the same passes (see `neurolm.training.passes`)."""
 
 
 def predict_windows(
-    model: NeuroLM, windows: Sequence[StoredWindow], task: EncodedTask, device: torch.device
+    model: NeuroLM,
+    windows: Sequence[StoredWindow],
+    task: EncodedTask,
+    device: torch.device,
+    with_passes: WithPasses | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihood of every answer [windows answers] and whether the greedy answer is one of them [windows]."""
     likelihoods = np.zeros((len(windows), len(task.labels)))
     is_valid = np.zeros(len(windows), dtype=bool)
-    batch = collate(windows, np.arange(len(windows)), text=None, tasks=None).to(device)
-    with torch.inference_mode():
+    batch = collate(windows, np.arange(len(windows)), text=None, tasks=None)
+    text_start = batch.text_start(model.config.text_start)
+    batch = (batch if with_passes is None else with_passes(batch)).to(device)
+    with torch.no_grad():  # inference mode would leave tensors behind that ZeRO-3 cannot train with
         for group in batch.groups:
-            scores = score_answers(model, group, task, batch.text_start(model.config.text_start))
+            scores = score_answers(model, group, task, text_start)
             places = group.position.cpu().numpy()
             likelihoods[places] = scores.log_likelihoods.double().cpu().numpy()
             is_valid[places] = scores.greedy_valid.cpu().numpy()
@@ -59,21 +69,23 @@ def predict_split(
     rank: int = 0,
     world_size: int = 1,
     released_protocol: bool = False,
+    with_passes: WithPasses | None = None,
 ) -> dict[str, Predictions]:
     """Predictions of this worker's windows of a split, for every task whose data set is in the index.
 
     Windows are read from ``source``: the store that the index is of, or its EEG tokens.
-    With ``released_protocol`` every window is also asked as the released code does.
+    With ``released_protocol`` every window is also asked as the released code does; ``with_passes`` is not for that.
     """
     found = {}
     for name, task in tasks.items():
-        mine = index.take(index.data_set == task.task.data_set)
-        mine = mine.take(np.arange(len(mine.rows)) % world_size == rank)
+        asked = index.take(index.data_set == task.task.data_set)
+        mine = asked.take(np.arange(len(asked.rows)) % world_size == rank)
+        most = len(mine.rows) if with_passes is None else math.ceil(len(asked.rows) / world_size)
         likelihoods, is_valid = [], []
         released: list[ReleasedAnswers] = []
-        for rows in _pieces(mine.rows, batch_size):
-            windows = source.read(rows)
-            scores, valid = predict_windows(model, windows, task, device)
+        for start in range(0, most, batch_size):
+            windows = source.read(mine.rows[start : start + batch_size])
+            scores, valid = predict_windows(model, windows, task, device, with_passes)
             if released_protocol:
                 released.append(released_windows(model, windows, task, device))
             likelihoods.append(scores)
@@ -94,8 +106,3 @@ def predict_split(
             released_text=np.array([text for one in released for text in one.texts], object) if released else None,
         )
     return found
-
-
-def _pieces(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
@@ -178,6 +179,11 @@ class LanguageModel(nn.Module):
         mask: Bool[Tensor, "tokens tokens"] | Bool[Tensor, "batch tokens tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """The last hidden states, after the final norm. Without a mask attention is causal."""
+        if not len(
+            embeddings
+        ):  # transformers cannot reshape nothing: one token takes its place, and its result is left
+            one = F.pad(embeddings[:, :1], (0, 0, 0, 0, 0, 1))
+            return self.hidden(one, position_ids.new_zeros(1, 1))[:0].expand(embeddings.shape)
         if mask is not None and mask.ndim == 2:
             mask = mask[None]
         attends: Any = None if mask is None else mask[:, None]
@@ -185,8 +191,9 @@ class LanguageModel(nn.Module):
             from neurolm.models.flex_attention import block_mask
 
             attends = block_mask(mask, embeddings.shape[1], embeddings.device)
+        weights = next(self.base.parameters()).dtype
         states: Tensor = self.base(
-            inputs_embeds=embeddings, position_ids=position_ids, attention_mask=attends, use_cache=False
+            inputs_embeds=embeddings.to(weights), position_ids=position_ids, attention_mask=attends, use_cache=False
         ).last_hidden_state
         return states
 

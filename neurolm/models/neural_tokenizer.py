@@ -311,6 +311,8 @@ class NeuralTokenizer(nn.Module):
 
     def target(self, name: str, signal: Float[Tensor, "batch tokens points"]) -> Float[Tensor, "batch tokens outputs"]:
         """What the decoder ``name`` should give for these windows."""
+        if not signal.numel():  # neither deviations nor transforms exist of nothing
+            return signal.new_zeros(*signal.shape[:-1], POINTS if name == "raw" else NUM_BINS)
         return raw_target(signal) if name == "raw" else frequency_target(signal, self.config.amplitude)
 
     def token_weights(self, signal: Tensor) -> Tensor | None:

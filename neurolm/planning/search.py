@@ -10,7 +10,7 @@ from neurolm.planning.memory import Division, Memory, NumberFormat, Sizes, divis
 from neurolm.planning.stages import PlannedStage
 from neurolm.planning.trace import Tracer
 from neurolm.planning.windows import PlannedWindows
-from neurolm.training.engine import DeepSpeedEngineConfig
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.runs import TrainingRun
 
 CONTEXT_BYTES = 10**9

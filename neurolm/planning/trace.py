@@ -10,7 +10,7 @@ gradients of the first pass wait, whole, until those of the second are added. No
 
 import functools
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from neurolm.models.transformer import Transformer
 from neurolm.sequences import PATCH_POINTS, Batch, WindowGroup
 from neurolm.text.instructions import EncodedTask
 from neurolm.training.flops import FORMULAS
-from neurolm.training.stage import Stage
+from neurolm.training.stage import Stage, trainable_blocks
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Tracer:
         trainable = [parameter for parameter in self._stage.parameters() if parameter.requires_grad]
         handles = [parameter.register_post_accumulate_grad_hook(ledger.finished) for parameter in trainable]
         with ledger:
-            self._stage(batch, totals)["loss"].backward()
+            self._stage.loss_shares(batch, totals)["loss"].backward()  # a worker without windows is not planned for
         for handle in handles:
             handle.remove()
         self._stage.zero_grad(set_to_none=True)
@@ -166,14 +165,3 @@ class _Ledger(TorchDispatchMode):
         self._live += num_bytes
         self.peak = max(self.peak, self._live)
         self.activations = max(self.activations, self._live - self._gradients)
-
-
-def trainable_blocks(stage: nn.Module) -> Iterator[nn.Module]:
-    """The transformer blocks that learn: the language model's, or those of the tokenizer's encoder and decoders."""
-    for module in stage.modules():
-        children = module.blocks if isinstance(module, Transformer) else None
-        if hasattr(module, "get_input_embeddings"):  # a model of transformers
-            children = next((one for one in module.children() if isinstance(one, nn.ModuleList)), None)
-        for block in children or ():
-            if any(parameter.requires_grad for parameter in block.parameters()):
-                yield block

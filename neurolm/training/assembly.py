@@ -19,14 +19,14 @@ from neurolm.evaluation.predictions import Predictions, TaskResult, concatenate,
 from neurolm.models.codebook_health import codebook_health
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
-from neurolm.sequences import Batch, collate
+from neurolm.sequences import Batch, collate, no_windows
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.code import TextCode
 from neurolm.text.corpus import TextCorpus
 from neurolm.text.instructions import EncodedTask, chosen_tasks
 from neurolm.text.own_code import own_code
 from neurolm.training.batches import Batcher
-from neurolm.training.checkpoint import load_model, load_weights
+from neurolm.training.checkpoint import ModelFolder, load_model, load_weights
 from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
@@ -60,23 +60,27 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     """Build a run for this worker. Raises UserError where data, tasks or models are missing or do not fit."""
     torch.manual_seed(run.seed)
     store = Store.open(run.training_store)
-    stage, tasks, code = _build_stage(run)
-    stage.precision = run.precision
-    _accelerate(run, stage, context)
     plan = reading_plan(run)
-    windows = plan.source(store)
+    windows, order = plan.source(store), plan.order(store)
+    with context.building():
+        stage, tasks, code = _build_stage(run)
+        if isinstance(windows, TokenStore):
+            assert isinstance(stage, PretrainStage | InstructStage) and run.data.tokens != "none"
+            refuse_other_tokens(windows, stage.model.tokenizer, store.digest, run.data.tokens)
+        if isinstance(stage, TokenizerStage):
+            # Before any engine takes the parameters over; every worker reads the same first batch.
+            first = collate(store.read(order.batch(0)), np.arange(len(order.batch(0))), text=None, tasks=None)
+            stage.tokenizer.start_decoders(group.signal for group in first.groups)
     if isinstance(windows, TokenStore):
-        assert isinstance(stage, PretrainStage | InstructStage) and run.data.tokens != "none"
-        refuse_other_tokens(windows, stage.model.tokenizer, store.digest, run.data.tokens)
+        assert isinstance(stage, PretrainStage | InstructStage)
+        stage.no_windows = no_windows(stage.no_windows.task, stage.model.tokenizer.config.hidden_size)
+    stage.precision = run.precision
+    stage.passes_with = context if run.engine.partitions_weights else None
+    _accelerate(run, stage, context)
     validation = windows_of(store, "val", plan.data_sets)
     if isinstance(stage, InstructStage):
         for index in (windows_of(store, "train", plan.data_sets), validation):
             refuse_unanswerable(index, tasks, stage.model.context)
-    order = plan.order(store)
-    if isinstance(stage, TokenizerStage):
-        # Before any engine takes the parameters over; every worker reads the same first batch.
-        first = collate(store.read(order.batch(0)), np.arange(len(order.batch(0))), text=None, tasks=None)
-        stage.tokenizer.start_decoders(group.signal for group in first.groups)
     batcher = Batcher(
         run.batch,
         corpus=TextCorpus(run.corpus, code) if run.batch.text_size else None,
@@ -98,13 +102,13 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
 
     def validate(is_last: bool) -> dict[str, float]:
         metrics = validate_on(run, stage, windows, sample, tasks, context)
-        if len(sample) == len(validation):
-            return metrics
-        metrics["windows"] = float(len(sample))
-        if is_last:
+        if len(sample) < len(validation):
+            metrics["windows"] = float(len(sample))
+        if len(sample) < len(validation) and is_last:
             whole = validate_on(run, stage, windows, validation, tasks, context)
             metrics |= {f"all/{name}": value for name, value in whole.items()}
             metrics["all/windows"] = float(len(validation))
+        stage.settle()
         return metrics
 
     return Assembly(
@@ -144,9 +148,13 @@ def _schedule(run: TrainingRun, total: int) -> Schedule:
 def load_tokenizer(folder: Path) -> NeuralTokenizer:
     """The neural tokenizer of a model folder, in evaluation mode. Raises ModelFolderError."""
     saved = load_model(folder, "tokenizer")
-    tokenizer = NeuralTokenizer(build(NeuralTokenizerConfig, saved.values["model"], source=str(folder / "config.yaml")))
+    tokenizer = NeuralTokenizer(_tokenizer_config(saved, folder))
     load_weights(tokenizer, saved.tensors)
     return tokenizer.eval()
+
+
+def _tokenizer_config(saved: ModelFolder, folder: Path) -> NeuralTokenizerConfig:
+    return build(NeuralTokenizerConfig, saved.values["model"], source=str(folder / "config.yaml"))
 
 
 def load_neurolm(folder: Path, settings: Mapping[str, Any] | None = None) -> tuple[NeuroLM, dict[str, Any]]:
@@ -169,9 +177,9 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
         table, code = _text_table(run)
         return TokenizerStage(tokenizer, table, run.losses), {}, code
     if isinstance(run, PretrainRun):
-        tokenizer = load_tokenizer(run.tokenizer_folder)
-        model = NeuroLM(run.model_config(tokenizer.config))
-        model.load_tokenizer(tokenizer.state_dict())
+        saved = load_model(run.tokenizer_folder, "tokenizer")
+        model = NeuroLM(run.model_config(_tokenizer_config(saved, run.tokenizer_folder)))
+        model.load_tokenizer(saved.tensors)
         return PretrainStage(model, run.losses), {}, model.text_code
     assert isinstance(run, InstructRun)
     chosen_tasks(run.tasks, run.own_tasks)  # before a large model is read
@@ -184,6 +192,8 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
 
 def _accelerate(run: TrainingRun, stage: Stage, context: RunContext) -> None:
     """Apply the settings that change how, and not what, a stage computes. Raises UserError."""
+    if run.activation_checkpointing:
+        stage.checkpoint_blocks()
     if isinstance(run, PretrainRun | InstructRun) and run.attention == "flex":
         assert isinstance(stage, PretrainStage | InstructStage)
         if context.device.type == "cpu":
@@ -239,7 +249,7 @@ def _validate_losses(
     """Means of the stage's losses over all validation windows, each counted once; also by data set."""
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch, totals in _validation_batches(run, windows, index, context):
             means, _ = global_means(stage(batch, totals), totals, batch.strata, context)
             for name, mean in means.items():
@@ -266,9 +276,9 @@ def _validate_tokenizer(
     assert isinstance(stage, TokenizerStage) and isinstance(run, TokenizerRun)
     metrics = _validate_losses(run, stage, windows, index, tasks, context)
     parts: list[np.ndarray] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch, _ in _validation_batches(run, windows, index, context):
-            for group in batch.groups:
+            for group in stage.with_passes(batch).groups:
                 codes = stage.tokenizer.codes(
                     stage.tokenizer.encode(group.signal, group.channel_index, group.time_index)
                 )
@@ -290,17 +300,21 @@ def _validate_answers(
 ) -> dict[str, float]:
     """Every task's metrics on the validation split and their mean, ``score``."""
     assert isinstance(stage, InstructStage) and isinstance(run, InstructRun)
-    mine = predict_split(
-        stage.model,
-        windows,
-        index,
-        tasks,
-        split="val",
-        batch_size=run.batch.micro_size or run.batch.size,
-        device=context.device,
-        rank=context.rank,
-        world_size=context.world_size,
-    )
+    # Without autocast, as always in evaluation, unless weights in bfloat16 leave no choice.
+    is_low = next(stage.model.language_model.parameters()).dtype == torch.bfloat16
+    with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=is_low):
+        mine = predict_split(
+            stage.model,
+            windows,
+            index,
+            tasks,
+            split="val",
+            batch_size=run.batch.micro_size or run.batch.size,
+            device=context.device,
+            rank=context.rank,
+            world_size=context.world_size,
+            with_passes=stage.with_passes if run.engine.partitions_weights else None,
+        )
     everyone: list[dict[str, Predictions]] = context.all_gather_object(mine)
     metrics: dict[str, float] = {}
     scores = []

@@ -94,7 +94,7 @@ def load_model(folder: Path, kind: str) -> ModelFolder:
 
 def load_weights(module: nn.Module, tensors: TensorFile) -> None:
     """Read weights and buffers into a module, each straight to where it belongs. Raises ModelFolderError."""
-    own = module.state_dict()
+    own = module.state_dict(keep_vars=True)
     if own.keys() != tensors.keys():
         differences = {"missing": own.keys() - tensors.keys(), "unknown": tensors.keys() - own.keys()}
         said = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in differences.items() if names)
@@ -107,7 +107,7 @@ def load_weights(module: nn.Module, tensors: TensorFile) -> None:
                 f"has {list(tensor.shape)} of {tensor.dtype}"
             )
     for name, tensor in own.items():
-        tensors.read_into(tensor, name)
+        tensors.read_into(tensor.detach(), name)  # whole while it is read, also where weights are partitioned
 
 
 def load_extra(folder: Path) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ The loop is written against `RunContext` and runs the same in one process (`Loca
 has set up torch.distributed (`ProcessGroupContext`, which the Ray Train context extends).
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +40,10 @@ class RunContext(Protocol):
         """Every worker's ``value``, in the order of ranks."""
         ...
 
+    def building(self) -> AbstractContextManager[None]:
+        """What models are built and loaded under: an engine that partitions weights does so while they come to be."""
+        ...
+
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Hand validation metrics, and perhaps this worker's part of a checkpoint, to whoever started the run."""
         ...
@@ -69,6 +75,10 @@ class LocalContext:
         """One worker's value, as a list."""
         return [value]
 
+    def building(self) -> AbstractContextManager[None]:
+        """One process holds all of a model."""
+        return nullcontext()
+
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Nobody to tell: the loop keeps checkpoints of a local run itself."""
 
@@ -88,10 +98,14 @@ class LocalContext:
 class ProcessGroupContext:
     """A worker of an initialised torch.distributed process group."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self, device: torch.device, building: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """``building`` is what the run's engine wants models to be built under."""
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.device = device
+        self.building = building
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Sum over workers in the precision of ``values``; the argument is left as it is."""

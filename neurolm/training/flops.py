@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from neurolm.models.language_model import LanguageModel
 from neurolm.sequences import Batch, EEGTokens, WindowGroup
-from neurolm.training.stage import Stage
+from neurolm.training.stage import Stage, trainable_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,11 @@ def _without_values(stage: Stage, mode: FakeTensorMode) -> Stage:
             one = torch.empty(getattr(tensor, "ds_shape", tensor.shape), dtype=tensor.dtype, device="cpu")
             is_parameter = isinstance(tensor, nn.Parameter)
             empty[id(tensor)] = nn.Parameter(one, requires_grad=tensor.requires_grad) if is_parameter else one
+    if stage.passes_with is not None:
+        empty[id(stage.passes_with)] = None  # the other workers are no part of it
     copied = copy.deepcopy(stage, empty)
+    for block in trainable_blocks(copied):
+        vars(block).pop("forward", None)  # what would compute it again in the backward pass
     for module in copied.modules():
         if isinstance(module, LanguageModel) and module.uses_flex_attention:
             module.base.set_attn_implementation("sdpa")

@@ -5,21 +5,21 @@ window's own last second, so a window reads the same whatever shares its batch; 
 starts them as released.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurolm.config import config
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import Batch, WindowGroup, eeg_features
+from neurolm.sequences import Batch, WindowGroup, eeg_features, no_windows
 from neurolm.text.instructions import EncodedTask
-from neurolm.training.shares import reach_all_parameters, share, text_loss_sum, zeros_by_stratum, zeros_like_loss
+from neurolm.training.shares import share, text_loss_sum, zeros_by_stratum, zeros_like_loss
 from neurolm.training.stage import Stage
 
 
@@ -80,6 +80,11 @@ class InstructStage(Stage):
         self.model = model
         self.losses = losses
         self._texts = {name: ClassTexts.of(task) for name, task in tasks.items()}
+        self.no_windows = no_windows(next(iter(tasks), None))
+
+    def exact_parts(self) -> Sequence[nn.Module]:
+        """The frozen tokenizer."""
+        return (self.model.tokenizer,)
 
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, if used, of the others."""
@@ -105,7 +110,7 @@ class InstructStage(Stage):
             shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
             total = total + self.losses.text_weight * shares["text_loss"]
         reported = {name: value.detach() for name, value in shares.items()} | {"answer_loss/answer_targets": by_task}
-        return {"loss": reach_all_parameters(total, self, batch), **reported}
+        return {"loss": total, **reported}
 
     def answer_states(self, group: WindowGroup, text_start: int | None = None) -> AnswerStates:
         """What the group's windows and questions become, and what they should predict."""

@@ -163,6 +163,7 @@ def find_blame(stage: Stage, engine: Engine, batch: StepBatch, context: RunConte
     stage.eval()
     with torch.no_grad():
         is_finite = [bool(torch.isfinite(engine(one.to(context.device), ones)["loss"])) for one in probes]
+    stage.settle()
     stage.train()
     of_windows = is_finite[len(texts) : len(texts) + len(alone)]
     mine = [_described(*one) for one in zip(batch.places.tolist(), batch.windows, of_windows, strict=True)]

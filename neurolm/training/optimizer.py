@@ -1,6 +1,7 @@
 """AdamW parameter groups and the warm-up + cosine schedule of every stage (paper, Tables 7-9)."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -32,12 +33,17 @@ class OptimizerConfig:
     """Share of all steps spent warming up."""
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; vectors (biases, norms) are not decayed. Source: released code."""
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, shape: Callable[[nn.Parameter], torch.Size] = lambda one: one.shape
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; vectors (biases, norms) are not decayed. Source: released code.
+
+    ``shape`` tells that of a parameter, where an engine has partitioned it.
+    """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in trainable if len(shape(p)) >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if len(shape(p)) < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

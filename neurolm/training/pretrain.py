@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurolm.config import config
 from neurolm.models.losses import next_second_codes
@@ -11,14 +11,7 @@ from neurolm.models.masks import stair_step_mask
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import Batch, eeg_features, eeg_tokens
 from neurolm.training.context import RunContext
-from neurolm.training.shares import (
-    add_by_stratum,
-    reach_all_parameters,
-    share,
-    text_loss_sum,
-    zeros_by_stratum,
-    zeros_like_loss,
-)
+from neurolm.training.shares import add_by_stratum, share, text_loss_sum, zeros_by_stratum, zeros_like_loss
 from neurolm.training.stage import Stage
 
 
@@ -38,10 +31,14 @@ class PretrainStage(Stage):
         self.model = model
         self.losses = losses
 
+    def exact_parts(self) -> Sequence[nn.Module]:
+        """The frozen tokenizer."""
+        return (self.model.tokenizer,)
+
     def before_training(self, batches: Sequence[Batch], context: RunContext) -> None:
         """Measure by what features are standardised, where the model wants that."""
         if self.model.standardisation is not None:
-            groups = [group.to(context.device) for batch in batches for group in batch.groups]
+            groups = [group.to(context.device) for batch in batches for group in self.with_passes(batch).groups]
             features = [eeg_features(self.model, group) for group in groups]
             self.model.standardisation.start(features, context.all_reduce_sum)
 
@@ -54,9 +51,6 @@ class PretrainStage(Stage):
             embeddings = self.model.embed_eeg(tokens.features.float(), group.channel_index)
             hidden = self.model.hidden(embeddings, group.time_indices, stair_step_mask(group.time_index))
             targets = self.model.first_code_class + next_second_codes(tokens.codes, group.num_channels)
-            if not targets.numel():
-                eeg_sum = eeg_sum + 0.0 * hidden.sum()
-                continue
             loss = self.model.cross_entropy(hidden[:, : targets.shape[1]], targets)
             eeg_sum = eeg_sum + loss.total
             num_correct = num_correct + loss.num_correct
@@ -70,4 +64,4 @@ class PretrainStage(Stage):
             shares["text_loss"] = share(text_loss_sum(self.model, batch.text), totals, "text_tokens")
             total = total + self.losses.text_weight * shares["text_loss"]
         reported = {name: value.detach() for name, value in shares.items()} | {"eeg_loss/eeg_targets": by_stratum}
-        return {"loss": reach_all_parameters(total, self, batch), **reported}
+        return {"loss": total, **reported}

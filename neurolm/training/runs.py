@@ -19,6 +19,7 @@ from neurolm.text.instructions import Task
 from neurolm.tracking import TrackingConfig
 from neurolm.training.batches import BatchConfig
 from neurolm.training.checkpoint_policy import CheckpointsConfig, ResumeConfig
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.engine import EngineConfig, TorchEngineConfig
 from neurolm.training.instruct import InstructLossConfig
 from neurolm.training.not_finite import NotFiniteConfig
@@ -64,7 +65,11 @@ class TrainingRun(Step):
     engine: EngineConfig = Field(default_factory=TorchEngineConfig)
     """torch or deepspeed."""
     precision: Precision = "float32"
-    """float32, or bfloat16: products under autocast; weights, gradients, losses and the quantizer stay in float32."""
+    """float32, or bfloat16: products under autocast; losses and the quantizer stay in float32, and so do weights and
+    gradients unless the DeepSpeed engine's ``weights`` says otherwise."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each transformer block that learns and compute the block again in the backward pass: less
+    memory, about a third more work."""
     compile: bool = False
     """Compile the transformer blocks with torch.compile; pays on GPUs, after minutes at the first step."""
     validations: Annotated[int, Field(gt=0)] = 4
@@ -91,13 +96,15 @@ class TrainingRun(Step):
     """Steps that torch's profiler traces, e.g. ``{first_step: 10, last_step: 12}``; null: none."""
 
     @model_validator(mode="after")
-    def _batch_feeds_every_worker(self) -> "TrainingRun":
+    def _settings_go_together(self) -> "TrainingRun":
         if self.batch.size < 2 * self.workers:
             raise ValueError(
                 f"batch.size {self.batch.size} is too small for {self.workers} workers; use {2 * self.workers} or more"
             )
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        if isinstance(self.engine, DeepSpeedEngineConfig):
+            self.engine.refuse_for(self.precision, self.resources.gpus_per_worker)
         return self
 
     @property
@@ -159,6 +166,15 @@ class TokenizerRun(TrainingRun):
     """Weights of the tokenizer's losses."""
     text_table: str | None = None
     """A transformers model (name or path) whose token embeddings stand for text; null: a seeded random table."""
+
+    @model_validator(mode="after")
+    def _weights_are_exact(self) -> "TokenizerRun":
+        if isinstance(self.engine, DeepSpeedEngineConfig) and self.engine.weights == "bfloat16":
+            raise ValueError(
+                "engine.weights: bfloat16 would round the latents that codes are chosen by; train the tokenizer with "
+                "float32 (precision: bfloat16 is allowed: it spares them)"
+            )
+        return self
 
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
         """What validation says is wrong with the codebook."""

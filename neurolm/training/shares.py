@@ -37,24 +37,8 @@ def zeros_like_loss(module: nn.Module) -> Float[Tensor, ""]:
     return torch.zeros((), device=next(module.parameters()).device)
 
 
-def reach_all_parameters(loss: Float[Tensor, ""], module: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    """Give every trainable parameter a gradient where a part of the batch is empty.
-
-    Engines reduce gradients parameter by parameter and wait for each of them on every worker, so a worker that has no
-    windows or no text left in a step must still have gradients (of zero) for what it did not use.
-    """
-    if batch.groups and (batch.text is None or batch.text.numel()):
-        return loss
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            loss = loss + 0.0 * parameter.sum()
-    return loss
-
-
 def text_loss_sum(model: NeuroLM, text: Int64[Tensor, "crops length_and_one"]) -> Float[Tensor, ""]:
     """Summed cross-entropy of every next id of plain text, among all classes of the merged vocabulary."""
-    if not text.numel():
-        return zeros_like_loss(model)
     read, targets = text[:, :-1], text[:, 1:]
     positions = torch.arange(read.shape[1], device=text.device).expand(len(read), -1)
     hidden = model.hidden(model.embed_text(read), positions, None)

@@ -18,7 +18,7 @@ from neurolm.models.alignment import (
 from neurolm.models.neural_tokenizer import NeuralTokenizer
 from neurolm.sequences import Batch, WindowGroup
 from neurolm.training.context import RunContext
-from neurolm.training.shares import add_by_stratum, reach_all_parameters, share, zeros_by_stratum, zeros_like_loss
+from neurolm.training.shares import add_by_stratum, share, zeros_by_stratum, zeros_like_loss
 from neurolm.training.stage import Stage
 
 START_SAMPLES_PER_CODE = 8
@@ -87,9 +87,10 @@ class TokenizerStage(Stage):
             output = self.tokenizer(group.signal, group.channel_index, group.time_indices)
             num_local = group.channel_index.numel() if counted == "eeg_tokens" else len(group)
             for name, error in output.squared_errors.items():
-                shares[name] = shares[name] + share(error, totals, counted, output.counts[name] / num_local)
+                shares[name] = shares[name] + share(error, totals, counted, output.counts[name] / max(num_local, 1))
             for name, error in output.by_window.items():
-                by_stratum[name] = add_by_stratum(by_stratum[name], group, error * (num_local / output.counts[name]))
+                per_element = num_local / max(output.counts[name], 1)
+                by_stratum[name] = add_by_stratum(by_stratum[name], group, error * per_element)
             if is_aligned:
                 eeg_sum = eeg_sum + self._domain_loss(gradient_reversal(output.features, self.alpha), EEG_DOMAIN)
         loss = settings.commitment_weight * shares["commitment"]
@@ -102,7 +103,7 @@ class TokenizerStage(Stage):
             loss = loss + self.losses.domain_weight * (shares["domain_eeg"] + shares["domain_text"])
         reported = {name: value.detach() for name, value in shares.items()}
         reported |= {f"{name}/{counted}": sums for name, sums in by_stratum.items()}
-        return {"loss": reach_all_parameters(loss, self, batch), **reported}
+        return {"loss": loss, **reported}
 
     @torch.no_grad()
     def before_training(self, batches: Sequence[Batch], context: RunContext) -> None:
@@ -118,14 +119,16 @@ class TokenizerStage(Stage):
         for part in context.all_gather_object(_window_sizes(groups)):
             sizes |= part
         chosen = start_positions(sizes, START_SAMPLES_PER_CODE * self.tokenizer.config.codebook_size)
+        alone = [
+            group.window(row)
+            for group in groups
+            for row, position in enumerate(group.position.tolist())
+            if position in chosen
+        ]
         mine: dict[int, Tensor] = {}
-        for group in groups:
-            for row, position in enumerate(group.position.tolist()):
-                if position in chosen:
-                    signal, channels = group.signal[row : row + 1], group.channel_index[row : row + 1]
-                    time_index = group.time_index[None].to(context.device)
-                    features = self.tokenizer.encode(signal.to(context.device), channels.to(context.device), time_index)
-                    mine[position] = self.tokenizer.project(features)[0].cpu()
+        for one in self.with_passes(Batch(tuple(alone))).to(context.device).groups:
+            features = self.tokenizer.encode(one.signal, one.channel_index, one.time_indices)
+            mine |= dict(zip(one.position.tolist(), self.tokenizer.project(features).cpu(), strict=True))
         latents: dict[int, Tensor] = {}
         for part in context.all_gather_object(mine):
             latents |= part
@@ -146,10 +149,9 @@ class TokenizerStage(Stage):
 
     def _text_sum(self, batch: Batch) -> Float[Tensor, ""]:
         """The classifier's loss on the embeddings of the ids that the text crops read."""
-        if batch.text is None or not batch.text.numel():
-            return zeros_like_loss(self)
         assert self.text_table is not None
-        return self._domain_loss(self.text_table[batch.text[:, :-1]], TEXT_DOMAIN)
+        read = self.text_table.new_zeros(0, 1, dtype=torch.long) if batch.text is None else batch.text[:, :-1]
+        return self._domain_loss(self.text_table[read], TEXT_DOMAIN)
 
 
 def start_positions(sizes: Mapping[int, int], limit: int) -> frozenset[int]:
