@@ -42,7 +42,7 @@ def on_two_nodes(scenario: str, folder: Path, store: Path, **changes: Any) -> tu
     command = [sys.executable, "-m", "tests.distributed.nodes", scenario, str(folder)]
     family = Family(command, folder / "nodes.log", environment(**secret, **NOTICED_SOON))
     try:
-        wait_for(lambda: family.members() and family.process.poll() is not None, 3 * PATIENCE_S)
+        wait_for(family.is_over, 3 * PATIENCE_S)
         assert family.process.returncode == 0, (folder / "nodes.log").read_text()[-5000:]
     finally:
         family.end()
