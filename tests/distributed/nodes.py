@@ -1,12 +1,11 @@
-"""`python -m tests.distributed.nodes SCENARIO FOLDER`: train FOLDER/run.yaml on two nodes of a cluster and hurt one.
+"""`python -m tests.distributed.nodes SCENARIO FOLDER RAY`: train FOLDER/run.yaml on two nodes, and hurt one.
 
-It is a process of its own, because a process can be part of one Ray cluster only. What was done when is written to
-FOLDER/blows.json.
+It is a process of its own, because a process can be part of one Ray cluster only. Ray's own files go to RAY, what was
+done when to FOLDER/blows.json.
 """
 
 import json
 import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -25,14 +24,14 @@ STEP_S = 0.5
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
-def main(scenario: str, folder: Path) -> None:
+def main(scenario: str, folder: Path, ray_folder: Path) -> None:
     """Train in a thread, because nodes can only be added in the main one."""
     warnings.simplefilter("ignore")
     run = load_run(folder / "run.yaml")
     witness, trace = Witness(folder / "witness.jsonl"), Trace(run)
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": 100 * 2**20, "temp_dir": tempfile.mkdtemp(prefix="ray-")},
+        head_node_args={"num_cpus": 0, "object_store_memory": 100 * 2**20, "temp_dir": str(ray_folder)},
     )
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -85,4 +84,4 @@ def announce(cluster: Cluster, node: Any, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -46,6 +46,11 @@ class Family:
                 self._known.setdefault(one.pid, one)
         return [one for one in self._known.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
+    def is_over(self) -> bool:
+        """Whether the first process has ended; what it had started by now is remembered for `end`."""
+        self.members()
+        return self.process.poll() is not None
+
     def strike(self, *names: str) -> None:
         """SIGKILL to the first process and to its descendants of these names, all at once."""
         marked = [one for one in self.members() if one.pid == self.process.pid or one.name() in names]
@@ -102,9 +107,9 @@ class Head:
         self.ray("job", "submit", "--no-wait", "--submission-id", name, "--", *command)
 
     def status(self, name: str) -> str:
-        """Ray's word for how a job is doing."""
+        """Whether a job has succeeded, stopped or failed; else it is still under way."""
         said = self.ray("job", "status", name, check=False)
-        return next((word for word in ("SUCCEEDED", "STOPPED", "FAILED", "RUNNING") if word in said), "PENDING")
+        return next((word for word in ("succeeded", "stopped", "failed") if word in said), "under way")
 
 
 @contextmanager

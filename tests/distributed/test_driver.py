@@ -77,14 +77,14 @@ def test_ray_job_stop(
         asked_at = time.time()
         cluster.ray("job", "stop", "first")
         stopped_s = round(time.time() - asked_at, 1)
-        assert cluster.status("first") == "STOPPED"
+        assert cluster.status("first") == "stopped"
         stopped_at = trace.steps()[-1][0]
         assert committed_steps(run)[-1] == stopped_at
         assert mlflow_status(run) == ["KILLED"]
         assert f"stopped on request after step {stopped_at} of" in cluster.ray("job", "logs", "first")
         cluster.submit("second", *command)
-        wait_for(lambda: cluster.status("second") in ("SUCCEEDED", "FAILED"))
-        assert cluster.status("second") == "SUCCEEDED", cluster.ray("job", "logs", "second")
+        wait_for(lambda: cluster.status("second") in ("succeeded", "failed"))
+        assert cluster.status("second") == "succeeded", cluster.ray("job", "logs", "second")
     assert trace.lost_steps() == 0
     assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
     assert mlflow_status(run) == ["FINISHED"]

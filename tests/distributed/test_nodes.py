@@ -2,7 +2,9 @@
 
 import json
 import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,13 +41,15 @@ def on_two_nodes(scenario: str, folder: Path, store: Path, **changes: Any) -> tu
     run = override(make_run("tokenizer", folder / "out", store), {"resources.cpus_per_worker": 0.8} | changes)
     (folder / "run.yaml").write_text(as_yaml(run))
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    command = [sys.executable, "-m", "tests.distributed.nodes", scenario, str(folder)]
+    sockets = tempfile.mkdtemp(prefix="ray-")
+    command = [sys.executable, "-m", "tests.distributed.nodes", scenario, str(folder), sockets]
     family = Family(command, folder / "nodes.log", environment(**secret, **NOTICED_SOON))
     try:
-        wait_for(lambda: family.members() and family.process.poll() is not None, 3 * PATIENCE_S)
+        wait_for(family.is_over, 3 * PATIENCE_S)
         assert family.process.returncode == 0, (folder / "nodes.log").read_text()[-5000:]
     finally:
         family.end()
+        shutil.rmtree(sockets, ignore_errors=True)
     return run, json.loads((folder / "blows.json").read_text())
 
 
