@@ -15,7 +15,7 @@ from neurolm.config import ConfigError, UserError, flatten, parse_overrides, rea
 PLACES = (
     "out", "data.root", "data.pretraining_root", "data.store", "data.pretraining_store", "data.token_store",
     "data.pretraining_token_store", "data.privacy.key_file",
-    "tokenizer", "pretrained", "model", "corpus.path",
+    "tokenizer", "pretrained", "model", "corpus.path", "checkpoints.storage",
 )  # fmt: skip
 """Settings that name a place outside the working directory."""
 

@@ -108,6 +108,8 @@ class RunCheckpoints:
     def __init__(self, storage: str, run: str, keep: int = 2) -> None:
         self.filesystem, self.root = open_storage(storage)
         self.path = f"{self.root}/{run}"
+        self.part_bytes: int | None = None
+        """Of this worker's files of the last checkpoint; None before the first."""
         self._keep = keep
 
     def scratch(self, step: int, rank: int) -> Path:
@@ -133,9 +135,9 @@ class RunCheckpoints:
         part = json.loads(part_file.read_text())
         target = f"{self.path}/{name}"
         files = sorted(path for path in scratch.rglob("*") if path.is_file())
-        num_bytes = sum(path.stat().st_size for path in files)
+        self.part_bytes = sum(path.stat().st_size for path in files)
         try:
-            with clear_about_space(f"checkpoint {target}", Path(self.path), num_bytes):
+            with clear_about_space(f"checkpoint {target}", Path(self.path), self.part_bytes):
                 sums = {file.relative_to(scratch).as_posix(): self._bring(file, scratch, target) for file in files}
                 manifest = {"rank": part["rank"], "world_size": part["world_size"], "step": part["step"], "files": sums}
                 sealed = json.dumps(manifest | {"sha256": _seal(manifest)}, indent=1).encode()
@@ -363,11 +365,13 @@ def clear_about_space(what: str, folder: Path, num_bytes: int | None = None) -> 
         )
         if not is_full and not isinstance(error, OSError):
             raise
-        needed = f"; it takes {num_bytes / 1e6:.1f} MB" if num_bytes else ""
-        room = f", {free / 1e6:.1f} MB are free" if free is not None and free < max(FULL_BYTES, num_bytes or 0) else ""
+        needed = f"; it takes about {num_bytes / 1e6:.1f} MB" if num_bytes else ""
+        reason = _first_line(error)
+        if free is not None and free < FULL_BYTES:
+            reason = f"no space left in {folder}, {free / 1e6:.1f} MB are free"
         todo = "make room there" if is_full else "see that the storage can be reached and written"
         raise CheckpointError(
-            f"{what}: cannot be written ({_first_line(error)}){needed}{room}. The checkpoint before it is untouched: "
+            f"{what}: cannot be written ({reason}){needed}. The checkpoint before it is untouched: "
             f"{todo}, or copy the run's checkpoints elsewhere and set checkpoints.storage, then start the run again"
         ) from error
 

@@ -92,7 +92,7 @@ def run_worker(
         guard.refuse_broken_weights_at(step)
         folder = checkpoints.scratch(step, context.rank)
         try:
-            with clear_about_space(f"checkpoint of step {step} of run {run.name}", folder):
+            with clear_about_space(f"checkpoint of step {step} of run {run.name}", folder, checkpoints.part_bytes):
                 engine.save(folder)
                 Part(context.rank, context.world_size, step, origin, best, history()).write(folder)
         except BaseException:
