@@ -145,7 +145,7 @@ class RunCheckpoints:
                 self._patiently(lambda: write_bytes(self.filesystem, path, sealed), path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        if part["rank"] == 0:
+        if self._is_complete(name, file_names(self.filesystem, target)):  # the last worker clears up
             self.prune()
         return target
 
@@ -155,8 +155,16 @@ class RunCheckpoints:
         What a killed process was writing is cleared away, so nobody else may be writing.
 
         Raises:
-            CheckpointError: there are checkpoints, but every one of them is damaged.
+            CheckpointError: there are checkpoints, but every one of them is damaged, or the storage does not answer.
         """
+        try:
+            return self._choose()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: the checkpoints cannot be read ({error}); see that the storage can be reached"
+            ) from error
+
+    def _choose(self) -> Choice:
         damaged: dict[str, list[str]] = {}
         marked: list[str] = []
         for name in folder_names(self.filesystem, self.path):
@@ -188,19 +196,29 @@ class RunCheckpoints:
     def choose_for_workers(self) -> Choice:
         """Choose, and leave the choice for the workers; called before they start.
 
-        An error is part of the choice: where this is called, nobody could do anything about it.
+        An error is part of the choice: where this is called, nobody could do anything about it. Where the choice cannot
+        be left, an older one must not be taken for it.
         """
         try:
             choice = self.choose()
         except CheckpointError as error:
             choice = Choice(error=str(error))
-        self.filesystem.create_dir(self.path, recursive=True)
-        write_bytes(self.filesystem, f"{self.path}/{CHOSEN}", json.dumps(asdict(choice)).encode())
+        try:
+            self.forget(CHOSEN)
+            self.filesystem.create_dir(self.path, recursive=True)
+            write_bytes(self.filesystem, f"{self.path}/{CHOSEN}", json.dumps(asdict(choice)).encode())
+        except OSError as error:
+            logger.error("%s: cannot be written: %s", self.path, error)
         return choice
 
     def chosen(self) -> Choice:
         """What `choose_for_workers` left. Raises CheckpointError."""
-        choice = Choice(**json.loads(read_bytes(self.filesystem, f"{self.path}/{CHOSEN}")))
+        try:
+            choice = Choice(**json.loads(read_bytes(self.filesystem, f"{self.path}/{CHOSEN}")))
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}/{CHOSEN}: cannot be read ({error}); see that the storage can be reached and has room"
+            ) from error
         if choice.error is not None:
             raise CheckpointError(choice.error)
         return choice
@@ -249,6 +267,8 @@ class RunCheckpoints:
             if num_complete >= self._keep:
                 try:
                     self.filesystem.delete_dir(f"{self.path}/{name}")
+                except FileNotFoundError:
+                    pass  # two workers were last
                 except OSError as error:
                     logger.warning("%s/%s is no longer needed and cannot be deleted: %s", self.path, name, error)
             elif DAMAGED not in files and self._is_complete(name, files):

@@ -209,7 +209,7 @@ def refuse_other_origin(run: TrainingRun, origin: dict[str, str]) -> dict[str, s
     if refused := [name for name in changed if name not in run.resume.allow_changed]:
         raise ResumeError(
             f"run {run.name!r} in {run.out} was made from another {' and another '.join(refused)}; use another out or "
-            f"run_id, or delete {run.folder} and {run.checkpoint_storage}/{run.name} to start again. To go on with "
+            f"run_id, or delete {run.folder} and {run.name} in {run.checkpoint_storage} to start again. To go on with "
             f"the change, on record: resume.allow_changed=[{', '.join(refused)}]"
         )
     return changed

@@ -111,6 +111,25 @@ def test_where_none_is_whole_that_is_said_and_nothing_starts_again(tmp_path: Pat
         checkpoints.chosen()
 
 
+def test_a_choice_that_cannot_be_left_is_not_mistaken_for_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = RunCheckpoints(str(tmp_path), "run")
+    save(checkpoints, 4)
+    assert checkpoints.choose_for_workers().step == checkpoints.chosen().step == 4
+
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_checkpoint, "write_bytes", refuse)
+    assert checkpoints.choose_for_workers().step == 4
+    with pytest.raises(CheckpointError, match=r"resume_from\.json: cannot be read .*has room"):
+        checkpoints.chosen()
+    monkeypatch.setattr(run_checkpoint, "folder_names", refuse)
+    with pytest.raises(CheckpointError, match="the checkpoints cannot be read"):
+        checkpoints.choose()
+
+
 def test_what_workers_did_not_finish_does_not_count(tmp_path: Path) -> None:
     checkpoints = RunCheckpoints(str(tmp_path), "run", keep=1)
     first = checkpoints.new_name(3)
