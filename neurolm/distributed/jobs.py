@@ -16,7 +16,7 @@ from neurolm.training.stopping import EXIT_CODE, Stopped
 PLACES = (
     "out", "data.root", "data.pretraining_root", "data.store", "data.pretraining_store", "data.token_store",
     "data.pretraining_token_store", "data.privacy.key_file",
-    "tokenizer", "pretrained", "model", "corpus.path",
+    "tokenizer", "pretrained", "model", "corpus.path", "checkpoints.storage",
 )  # fmt: skip
 """Settings that name a place outside the working directory."""
 

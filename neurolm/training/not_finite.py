@@ -101,7 +101,7 @@ class NotFiniteGuard:
         if not weights_are_finite(self._stage, self._context):
             self.refuse_broken_weights(batch.step - 1)
         blame = find_blame(self._stage, self._engine, batch, self._context)
-        goes_on = self._settings.policy == "skip" and len(self.skipped) < self._settings.max_skipped
+        goes_on = self._may_leave_out()
         self._record(error, batch.step, blame, "skipped" if goes_on else "stopped")
         if not goes_on:
             raise DivergedError(f"{error}; no weight was changed. Of the batch, {blame}. {self._advice()}") from error
@@ -123,14 +123,17 @@ class NotFiniteGuard:
             DivergedError: with policy stop, or where too many batches were left out.
         """
         said = f"step {step}: its update made weights that are not finite"
-        num_left_out = len(self.skipped) + len(self._to_leave_out)
-        if self._settings.policy == "skip" and num_left_out < self._settings.max_skipped and step >= 0:
+        if self._may_leave_out() and step >= 0:
             if self._context.rank == 0:
                 entries = [*self._to_leave_out.values(), {"step": step, "reason": said}]
                 self._account.write_text(json.dumps(entries, indent=1))
             self._context.all_gather_object(None)  # nobody leaves before it is written
             raise RollBack(f"{said}; the run goes back to its last checkpoint and leaves the step out")
         raise DivergedError(f"{said}; they were not saved. {self._advice()}")
+
+    def _may_leave_out(self) -> bool:
+        left_out = {entry["step"] for entry in self.skipped} | set(self._to_leave_out)
+        return self._settings.policy == "skip" and len(left_out) < self._settings.max_skipped
 
     def _note(self, entry: dict[str, Any]) -> None:
         self.skipped.append(entry)

@@ -108,6 +108,8 @@ class RunCheckpoints:
     def __init__(self, storage: str, run: str, keep: int = 2) -> None:
         self.filesystem, self.root = open_storage(storage)
         self.path = f"{self.root}/{run}"
+        self.part_bytes: int | None = None
+        """Of this worker's files of the last checkpoint; None before the first."""
         self._keep = keep
 
     def scratch(self, step: int, rank: int) -> Path:
@@ -133,9 +135,9 @@ class RunCheckpoints:
         part = json.loads(part_file.read_text())
         target = f"{self.path}/{name}"
         files = sorted(path for path in scratch.rglob("*") if path.is_file())
-        num_bytes = sum(path.stat().st_size for path in files)
+        self.part_bytes = sum(path.stat().st_size for path in files)
         try:
-            with clear_about_space(f"checkpoint {target}", Path(self.path), num_bytes):
+            with clear_about_space(f"checkpoint {target}", Path(self.path), self.part_bytes):
                 sums = {file.relative_to(scratch).as_posix(): self._bring(file, scratch, target) for file in files}
                 manifest = {"rank": part["rank"], "world_size": part["world_size"], "step": part["step"], "files": sums}
                 sealed = json.dumps(manifest | {"sha256": _seal(manifest)}, indent=1).encode()
@@ -143,7 +145,7 @@ class RunCheckpoints:
                 self._patiently(lambda: write_bytes(self.filesystem, path, sealed), path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        if part["rank"] == 0:
+        if self._is_complete(name, file_names(self.filesystem, target)):  # the last worker clears up
             self.prune()
         return target
 
@@ -153,8 +155,16 @@ class RunCheckpoints:
         What a killed process was writing is cleared away, so nobody else may be writing.
 
         Raises:
-            CheckpointError: there are checkpoints, but every one of them is damaged.
+            CheckpointError: there are checkpoints, but every one of them is damaged, or the storage does not answer.
         """
+        try:
+            return self._choose()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: the checkpoints cannot be read ({error}); see that the storage can be reached"
+            ) from error
+
+    def _choose(self) -> Choice:
         damaged: dict[str, list[str]] = {}
         marked: list[str] = []
         for name in folder_names(self.filesystem, self.path):
@@ -186,19 +196,29 @@ class RunCheckpoints:
     def choose_for_workers(self) -> Choice:
         """Choose, and leave the choice for the workers; called before they start.
 
-        An error is part of the choice: where this is called, nobody could do anything about it.
+        An error is part of the choice: where this is called, nobody could do anything about it. Where the choice cannot
+        be left, an older one must not be taken for it.
         """
         try:
             choice = self.choose()
         except CheckpointError as error:
             choice = Choice(error=str(error))
-        self.filesystem.create_dir(self.path, recursive=True)
-        write_bytes(self.filesystem, f"{self.path}/{CHOSEN}", json.dumps(asdict(choice)).encode())
+        try:
+            self.forget(CHOSEN)
+            self.filesystem.create_dir(self.path, recursive=True)
+            write_bytes(self.filesystem, f"{self.path}/{CHOSEN}", json.dumps(asdict(choice)).encode())
+        except OSError as error:
+            logger.error("%s: cannot be written: %s", self.path, error)
         return choice
 
     def chosen(self) -> Choice:
         """What `choose_for_workers` left. Raises CheckpointError."""
-        choice = Choice(**json.loads(read_bytes(self.filesystem, f"{self.path}/{CHOSEN}")))
+        try:
+            choice = Choice(**json.loads(read_bytes(self.filesystem, f"{self.path}/{CHOSEN}")))
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}/{CHOSEN}: cannot be read ({error}); see that the storage can be reached and has room"
+            ) from error
         if choice.error is not None:
             raise CheckpointError(choice.error)
         return choice
@@ -247,6 +267,8 @@ class RunCheckpoints:
             if num_complete >= self._keep:
                 try:
                     self.filesystem.delete_dir(f"{self.path}/{name}")
+                except FileNotFoundError:
+                    pass  # two workers were last
                 except OSError as error:
                     logger.warning("%s/%s is no longer needed and cannot be deleted: %s", self.path, name, error)
             elif DAMAGED not in files and self._is_complete(name, files):
@@ -363,11 +385,13 @@ def clear_about_space(what: str, folder: Path, num_bytes: int | None = None) -> 
         )
         if not is_full and not isinstance(error, OSError):
             raise
-        needed = f"; it takes {num_bytes / 1e6:.1f} MB" if num_bytes else ""
-        room = f", {free / 1e6:.1f} MB are free" if free is not None and free < max(FULL_BYTES, num_bytes or 0) else ""
+        needed = f"; it takes about {num_bytes / 1e6:.1f} MB" if num_bytes else ""
+        reason = _first_line(error)
+        if free is not None and free < FULL_BYTES:
+            reason = f"no space left in {folder}, {free / 1e6:.1f} MB are free"
         todo = "make room there" if is_full else "see that the storage can be reached and written"
         raise CheckpointError(
-            f"{what}: cannot be written ({_first_line(error)}){needed}{room}. The checkpoint before it is untouched: "
+            f"{what}: cannot be written ({reason}){needed}. The checkpoint before it is untouched: "
             f"{todo}, or copy the run's checkpoints elsewhere and set checkpoints.storage, then start the run again"
         ) from error
 

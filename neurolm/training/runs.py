@@ -277,7 +277,8 @@ def load_run(path: str | Path, overrides: dict[str, Any] | None = None) -> Train
 def training_digest(run: TrainingRun) -> str:
     """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same.
 
-    ``not_finite`` is none of them: it matters only where a run would have ended, and what it left out is on record.
+    ``workers`` is none of them, since a step is the same on any number, to rounding; nor ``not_finite``, which matters
+    only where a run would have ended; what it left out is on record.
     """
     values = as_dict(run)
     own = "out", "tracking", "resources", "profile", "budget", "run_id", "sweep", "workers", "min_workers", "survival"

@@ -108,7 +108,7 @@ def run_worker(
         guard.refuse_broken_weights_at(step)
         folder = checkpoints.scratch(step, context.rank)
         try:
-            with clear_about_space(f"checkpoint of step {step} of run {run.name}", folder):
+            with clear_about_space(f"checkpoint of step {step} of run {run.name}", folder, checkpoints.part_bytes):
                 engine.save(folder)
                 Part(context.rank, context.world_size, step, origin, best, history()).write(folder)
                 if context.rank == 0:
@@ -234,7 +234,7 @@ def refuse_other_origin(run: TrainingRun, origin: dict[str, str]) -> dict[str, s
     if refused := [name for name in changed if name not in run.resume.allow_changed]:
         raise ResumeError(
             f"run {run.name!r} in {run.out} was made from another {' and another '.join(refused)}; use another out or "
-            f"run_id, or delete {run.folder} and {run.checkpoint_storage}/{run.name} to start again. To go on with "
+            f"run_id, or delete {run.folder} and {run.name} in {run.checkpoint_storage} to start again. To go on with "
             f"the change, on record: resume.allow_changed=[{', '.join(refused)}]"
         )
     return changed

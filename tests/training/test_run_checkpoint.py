@@ -111,6 +111,25 @@ def test_where_none_is_whole_that_is_said_and_nothing_starts_again(tmp_path: Pat
         checkpoints.chosen()
 
 
+def test_a_choice_that_cannot_be_left_is_not_mistaken_for_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = RunCheckpoints(str(tmp_path), "run")
+    save(checkpoints, 4)
+    assert checkpoints.choose_for_workers().step == checkpoints.chosen().step == 4
+
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_checkpoint, "write_bytes", refuse)
+    assert checkpoints.choose_for_workers().step == 4
+    with pytest.raises(CheckpointError, match=r"resume_from\.json: cannot be read .*has room"):
+        checkpoints.chosen()
+    monkeypatch.setattr(run_checkpoint, "folder_names", refuse)
+    with pytest.raises(CheckpointError, match="the checkpoints cannot be read"):
+        checkpoints.choose()
+
+
 def test_what_workers_did_not_finish_does_not_count(tmp_path: Path) -> None:
     checkpoints = RunCheckpoints(str(tmp_path), "run", keep=1)
     first = checkpoints.new_name(3)
@@ -155,7 +174,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_what_to_do(
     with monkeypatch.context() as patch:
         patch.setattr(run_checkpoint, "_copy", refuse)
         scratch = write_part(checkpoints, 8, 0, 1)
-        with pytest.raises(CheckpointError, match=r"step-00000008.*No space left.*it takes 0\.0 MB.*make room"):
+        with pytest.raises(CheckpointError, match=r"step-00000008.*No space left.*it takes about 0\.0 MB.*make room"):
             checkpoints.commit(scratch, checkpoints.new_name(8))
     assert len(attempts) == 3 and not scratch.exists()
     assert checkpoints.choose().step == 4
