@@ -122,12 +122,20 @@ def write_no_fingerprints(shard: Path, windows: Sequence[StoredWindow]) -> dict[
     return {DIGEST: write_fingerprints(shard, list(recordings.values()))}
 
 
-def write_tiny_store(folder: Path, num_windows: int, *, mixed_shapes: bool = False) -> Path:
-    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on."""
+def write_tiny_store(
+    folder: Path, num_windows: int, *, mixed_shapes: bool = False, shape: tuple[int, int] = (2, 400)
+) -> Path:
+    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on.
+
+    Windows have ``shape`` channels and times; with ``mixed_shapes`` every third has three channels.
+    """
     files, digests = [], []
     for split, seeds in (("train", range(num_windows)), ("val", range(100, 104))):
         for shard, part in enumerate(np.array_split(np.array(seeds), 2)):
-            windows = [stored_window(3 if mixed_shapes and seed % 3 == 0 else 2, 400, seed=int(seed)) for seed in part]
+            windows = [
+                stored_window(3 if mixed_shapes and seed % 3 == 0 else shape[0], shape[1], seed=int(seed))
+                for seed in part
+            ]
             path = folder / f"{split}-noise-{shard:05d}.parquet"
             with ShardWriter(path) as writer:
                 writer.write(windows)
