@@ -1,6 +1,6 @@
 """What Ray Train and DeepSpeed cost over a plain torch loop, and what a second worker brings.
 
-    python tests/benchmarks/train_overhead.py [--steps 20] [--batch 32] [--hidden-size 256] [--layers 6]
+    python tests/benchmarks/train_overhead.py [--steps 25] [--batch 16] [--hidden-size 256] [--layers 4]
 
 Three runs of the tokenizer stage on noise, with one torch thread a worker, on the same windows in the same global
 batches: a plain torch loop of its own, which reads, computes and updates and nothing else; Ray Train with DeepSpeed
@@ -98,11 +98,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--warm-up", type=int, default=5, help="first steps that are left out")
-    parser.add_argument("--batch", type=int, default=32, help="windows in a global batch")
+    parser.add_argument("--batch", type=int, default=16, help="windows in a global batch")
     parser.add_argument("--micro", type=int, default=0, help="windows in a micro-batch; 0: all of a worker's share")
     parser.add_argument("--shape", default="19x4", help="channels x seconds")
     parser.add_argument("--hidden-size", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--only", choices=("overhead", "scaling", "both"), default="both")
     options = parser.parse_args()
 
