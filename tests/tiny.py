@@ -157,14 +157,24 @@ def write_tiny_tokenizer_config(out: Path, store: Path) -> Path:
 
 
 def write_tiny_store(
-    folder: Path, num_windows: int, *, mixed_shapes: bool = False, labels: Sequence[str] = ("rest",)
+    folder: Path,
+    num_windows: int,
+    *,
+    mixed_shapes: bool = False,
+    shape: tuple[int, int] = (2, 400),
+    labels: Sequence[str] = ("rest",),
 ) -> Path:
-    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on, ``labels`` in turn."""
+    """A finished store of noise: ``num_windows`` to train on in two shards, four to validate on, ``labels`` in turn.
+
+    Windows have ``shape`` channels and times; with ``mixed_shapes`` every third has three channels.
+    """
+
+    def window(seed: int) -> StoredWindow:
+        num_channels = 3 if mixed_shapes and seed % 3 == 0 else shape[0]
+        return stored_window(num_channels, shape[1], label=labels[seed % len(labels)], seed=seed)
+
     parts = {
-        split: [
-            stored_window(3 if mixed_shapes and seed % 3 == 0 else 2, 400, label=labels[seed % len(labels)], seed=seed)
-            for seed in seeds
-        ]
+        split: [window(seed) for seed in seeds]
         for split, seeds in (("train", range(num_windows)), ("val", range(100, 104)))
     }
     return write_store(folder, parts)

@@ -335,7 +335,7 @@ def test_training_is_the_same_whatever_the_micro_size(make: Any, asks: bool) -> 
             guard=guard(stage, engine, LocalContext()),
         )
         assert engine.gradients is not None
-        measured = ("throughput/", "memory/", "seconds_per_step", "data_wait_share")
+        measured = ("throughput/", "memory/", "seconds_per_step", "data_wait_share", "validation_seconds")
         losses = [[values[name] for name in sorted(values) if not name.startswith(measured)]
                   for values in recorder.values.values()]  # fmt: skip
         found.append((engine.gradients, torch.tensor(losses)))
