@@ -15,8 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neurolm.training.optimizer import start_moments
+from neurolm.training.pieces import Piece, moments_of, named_tensors
 from neurolm.training.tensor_file import TensorSpec, TensorStream
-from neurolm.training.training_state import Piece, TrainingState, moments_of, named_tensors
+from neurolm.training.training_state import TrainingState
 
 
 class _Slice(NamedTuple):
@@ -100,7 +101,7 @@ def _gather(piece: Piece, places: list[tuple[int, int]], device: torch.device) -
             dist.send(own.to(device), dst=0)
         return own
     if len(own) == math.prod(piece.shape):
-        return own.view(piece.shape)
+        return own.view(piece.shape).cpu()
     whole = torch.empty(piece.shape, dtype=own.dtype)
     for worker, (start, length) in enumerate(places):
         room = whole.view(-1)[start : start + length]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from neurolm.config import UserError, config
 from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate, start_moments
+from neurolm.training.pieces import Piece, moments_of, named_tensors
 from neurolm.training.tensor_file import TensorStream
-from neurolm.training.training_state import Piece, TrainingState, moments_of, named_tensors, write_state
+from neurolm.training.training_state import TrainingState, write_state
 
 
 class DivergedError(UserError):

@@ -26,7 +26,7 @@ from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, trainin
 from neurolm.training.stage import Stage
 from neurolm.training.tensor_file import TensorStream
 from neurolm.training.tokenizer import TokenizerStage
-from neurolm.training.training_state import TrainingState
+from neurolm.training.training_state import TrainingState, TrainingStateError
 
 TEXT_CODE = "text_code.json"
 """File of a model folder that says how its language model writes text; GPT-2's way comes with neurolm."""
@@ -102,6 +102,8 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
     if folder.exists():
         raise ModelFolderError(f"{folder}: is there already; remove it or choose another place")
     state = TrainingState(checkpoint)
+    if not (checkpoint / DESCRIPTION).is_file():
+        raise TrainingStateError(f"{checkpoint}: does not say which model it is of ({DESCRIPTION} is missing)")
     model = ModelDescription(**json.loads((checkpoint / DESCRIPTION).read_text()))
     export(folder, model, state.weights())
 

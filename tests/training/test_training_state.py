@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from neurolm.training.engine import TorchEngine
+from neurolm.training.pieces import Piece
 from neurolm.training.tensor_file import TensorFileError
-from neurolm.training.training_state import Piece, TrainingState, TrainingStateError, write_state
+from neurolm.training.training_state import TrainingState, TrainingStateError, write_state
 from tests.odd_model import OPTIMIZER, TOTAL_STEPS, OddModel, batch
 
 
