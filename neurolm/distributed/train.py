@@ -50,8 +50,8 @@ MISTAKE = "mistake.txt"
 class RayContext(ProcessGroupContext):
     """A Ray Train worker: a process group, and reports that carry checkpoints.
 
-    Training goes on while a checkpoint is brought to its storage; the next one waits for it, so that at most one lies
-    on the worker's disk.
+    Training goes on while a checkpoint is brought to its storage; the next report waits for it, so that checkpoints do
+    not pile up on the worker's disk.
     """
 
     def __init__(self, device: torch.device, run: TrainingRun, checkpoints: RunCheckpoints) -> None:

@@ -17,10 +17,11 @@ from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.engine import Engine, TorchEngine
+from neurolm.training.full_disk import clear_about_space
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
 from neurolm.training.not_finite import NotFiniteGuard, RollBack
-from neurolm.training.run_checkpoint import Part, RunCheckpoints, clear_about_space
+from neurolm.training.run_checkpoint import Part, RunCheckpoints
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 
 logger = logging.getLogger(__name__)
