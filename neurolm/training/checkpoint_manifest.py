@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from pyarrow import fs
 
-from neurolm.training.storage import CHUNK_BYTES, read_bytes
+from neurolm.training.storage import CHUNK_BYTES, is_local, read_bytes
 
 
 def sealed_manifest(rank: int, world_size: int, step: int, files: Mapping[str, Any]) -> bytes:
@@ -33,6 +33,9 @@ def find_faults(filesystem: fs.FileSystem, folder: str, files: Mapping[str, int]
     """What is wrong with a checkpoint, all of which is read, and whether it is whole: all workers were done.
 
     A checkpoint that is not whole and has no faults was never finished. ``files`` are the sizes of what is there.
+
+    Raises:
+        OSError: storage elsewhere does not answer, which says nothing about what lies there.
     """
     faults: list[str] = []
     manifests = []
@@ -44,6 +47,7 @@ def find_faults(filesystem: fs.FileSystem, folder: str, files: Mapping[str, int]
                 raise ValueError("its own checksum is wrong")
             manifests.append(manifest)
         except (OSError, ValueError, KeyError, AttributeError) as error:
+            _refuse_silence(filesystem, error)
             faults.append(f"{file} cannot be read ({error})")
     agreed = {(manifest["world_size"], manifest["step"]) for manifest in manifests}
     if len(agreed) > 1:
@@ -80,8 +84,15 @@ def _fault(filesystem: fs.FileSystem, path: str, file: str, about: Mapping[str, 
         with filesystem.open_input_stream(path) as stream:
             digest = hash_and_copy(stream)
     except OSError as error:
+        _refuse_silence(filesystem, error)
         return f"{file} cannot be read ({error})"
     return None if digest == about["sha256"] else f"{file} has changed since it was written (SHA-256)"
+
+
+def _refuse_silence(filesystem: fs.FileSystem, error: Exception) -> None:
+    """A file that cannot be read is damaged on a disk of this machine; over a network it may be whole."""
+    if isinstance(error, OSError) and not is_local(filesystem):
+        raise error
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

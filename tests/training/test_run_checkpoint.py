@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurolm.training import run_checkpoint
+from neurolm.training import checkpoint_manifest, run_checkpoint
 from neurolm.training.full_disk import CheckpointError, clear_about_space
 from neurolm.training.run_checkpoint import Part, RunCheckpoints
 from neurolm.training.storage import StorageError, file_names, open_storage
@@ -196,6 +196,21 @@ def test_a_storage_that_fails_once_is_asked_again(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(run_checkpoint, "hash_and_copy", sometimes)
     save(checkpoints, 4)
+    assert checkpoints.choose().step == 4
+
+
+def test_a_storage_that_does_not_answer_damages_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = RunCheckpoints(f"memory://{tmp_path}", "run")
+    save(checkpoints, 4)
+
+    def hang_up(*arguments: Any) -> str:
+        raise ConnectionResetError("the other side hung up")
+
+    for read in ("read_bytes", "hash_and_copy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint_manifest, read, hang_up)
+            with pytest.raises(CheckpointError, match=r"cannot be read \(the other side hung up\)"):
+                checkpoints.choose()
     assert checkpoints.choose().step == 4
 
 
