@@ -72,8 +72,8 @@ class Watchdog:
 class RayContext(ProcessGroupContext):
     """A Ray Train worker: a process group, reports that carry checkpoints, an ear for the driver and the cluster.
 
-    Training goes on while a checkpoint is brought to its storage; the next one waits for it, so that at most one lies
-    on the worker's disk.
+    Training goes on while a checkpoint is brought to its storage; the next report waits for it, so that checkpoints do
+    not pile up on the worker's disk.
     """
 
     def __init__(

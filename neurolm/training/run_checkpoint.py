@@ -9,24 +9,22 @@ number (`neurolm.eeg.order`, `neurolm.training.randomness`), so no more than thi
 The module imports neither torch nor Ray: the process that starts workers chooses a checkpoint by it.
 """
 
-import errno
-import hashlib
 import json
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pyarrow import fs
 
-from neurolm.config import UserError
+from neurolm.training.checkpoint_manifest import find_faults, hash_and_copy, is_complete, sealed_manifest
+from neurolm.training.full_disk import CheckpointError, clear_about_space
 from neurolm.training.storage import (
     CHUNK_BYTES,
     file_names,
@@ -46,14 +44,6 @@ CHOSEN = "resume_from.json"
 """Which checkpoint the workers that are being started resume from."""
 RETRY_AFTER_S = (1.0, 4.0)
 """Waits before a failed upload of a file is tried again."""
-FULL_BYTES = 2**20
-"""A disk with less room than this is called full."""
-FULL_WORDS = ("no space left", "quota exceeded", "file too large", "failed writing file", "unexpected pos")
-"""How libraries that hide the system's error say that a disk is full."""
-
-
-class CheckpointError(UserError):
-    """There are checkpoints and none of them is whole, or one cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +129,12 @@ class RunCheckpoints:
         try:
             with clear_about_space(f"checkpoint {target}", Path(self.path), self.part_bytes):
                 sums = {file.relative_to(scratch).as_posix(): self._bring(file, scratch, target) for file in files}
-                manifest = {"rank": part["rank"], "world_size": part["world_size"], "step": part["step"], "files": sums}
-                sealed = json.dumps(manifest | {"sha256": _seal(manifest)}, indent=1).encode()
+                sealed = sealed_manifest(part["rank"], part["world_size"], part["step"], sums)
                 path = f"{target}/manifest-{part['rank']}.json"
                 self._patiently(lambda: write_bytes(self.filesystem, path, sealed), path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        if self._is_complete(name, file_names(self.filesystem, target)):  # the last worker clears up
+        if is_complete(self.filesystem, target, file_names(self.filesystem, target)):  # the last worker clears up
             self.prune()
         return target
 
@@ -175,12 +164,12 @@ class RunCheckpoints:
             if DAMAGED in files:
                 marked.append(name)
                 continue
-            faults, is_finished = self._faults(name, files)
+            faults, is_whole = find_faults(self.filesystem, f"{self.path}/{name}", files)
             if faults:
                 logger.error("%s/%s is damaged: %s", self.path, name, "; ".join(faults))
                 damaged[name] = faults
                 self._mark(name, faults)
-            elif not is_finished:
+            elif not is_whole:
                 logger.warning("%s/%s was never finished and does not count", self.path, name)
             else:
                 return Choice(name, _step_of(name), damaged)
@@ -271,61 +260,13 @@ class RunCheckpoints:
                     pass  # two workers were last
                 except OSError as error:
                     logger.warning("%s/%s is no longer needed and cannot be deleted: %s", self.path, name, error)
-            elif DAMAGED not in files and self._is_complete(name, files):
+            elif DAMAGED not in files and is_complete(self.filesystem, f"{self.path}/{name}", files):
                 num_complete += 1
 
     def _names(self) -> list[str]:
         """Checkpoints, the newest first."""
         names = folder_names(self.filesystem, self.path)
         return sorted((name for name in names if name.startswith("step-")), reverse=True)
-
-    def _is_complete(self, name: str, files: Mapping[str, int]) -> bool:
-        manifests = [one for one in files if _is_manifest(one)]
-        if not manifests:
-            return False
-        try:
-            manifest = json.loads(read_bytes(self.filesystem, f"{self.path}/{name}/{manifests[0]}"))
-            return len(manifests) >= int(manifest["world_size"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-    def _faults(self, name: str, files: Mapping[str, int]) -> tuple[list[str], bool]:
-        """What is wrong with a checkpoint, and whether the manifests of all its workers are there."""
-        faults: list[str] = []
-        manifests = []
-        for file in sorted(one for one in files if _is_manifest(one)):
-            try:
-                manifest = json.loads(read_bytes(self.filesystem, f"{self.path}/{name}/{file}"))
-                seal = manifest.pop("sha256")
-                if seal != _seal(manifest):
-                    raise ValueError("its own checksum is wrong")
-                manifests.append(manifest)
-            except (OSError, ValueError, KeyError, AttributeError) as error:
-                faults.append(f"{file} cannot be read ({error})")
-        agreed = {(manifest["world_size"], manifest["step"]) for manifest in manifests}
-        if len(agreed) > 1:
-            faults.append("its workers' manifests are of different steps or numbers of workers")
-        if faults or not manifests:
-            return faults, False
-        world_size = manifests[0]["world_size"]
-        if sorted(manifest["rank"] for manifest in manifests) != list(range(world_size)):
-            return [], False
-        expected = {file: about for manifest in manifests for file, about in manifest["files"].items()}
-        with ThreadPoolExecutor(4) as pool:
-            found = pool.map(lambda one: self._fault(name, one, expected[one], files.get(one)), expected)
-            return [fault for fault in found if fault], True
-
-    def _fault(self, name: str, file: str, about: Mapping[str, Any], size: int | None) -> str | None:
-        if size is None:
-            return f"{file} is missing"
-        if size != about["size"]:
-            return f"{file} has {size} bytes, it was written with {about['size']}"
-        try:
-            with self.filesystem.open_input_stream(f"{self.path}/{name}/{file}") as stream:
-                digest = _copy(stream, None)
-        except OSError as error:
-            return f"{file} cannot be read ({error})"
-        return None if digest == about["sha256"] else f"{file} has changed since it was written (SHA-256)"
 
     def _mark(self, name: str, faults: list[str]) -> None:
         try:
@@ -343,8 +284,8 @@ class RunCheckpoints:
             with file.open("rb") as source:
                 if not is_local(self.filesystem):
                     with self.filesystem.open_output_stream(path) as sink:
-                        return _copy(source, sink)
-                digest = _copy(source, None)
+                        return hash_and_copy(source, sink)
+                digest = hash_and_copy(source)
             file.replace(path)
             return digest
 
@@ -361,70 +302,6 @@ class RunCheckpoints:
                 logger.warning("%s: %s; it is tried again in %g s", path, error, wait_s)
                 time.sleep(wait_s)
         return write()
-
-
-@contextmanager
-def clear_about_space(what: str, folder: Path, num_bytes: int | None = None) -> Iterator[None]:
-    """Say what could not be written, and what to do, where a disk is full or a storage fails.
-
-    Libraries report a full disk in their own ways; an error beside a disk without room is taken for it.
-
-    Raises:
-        CheckpointError: in place of such an error; others pass.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        free = _free_bytes(folder)
-        is_full = (
-            (free is not None and free < FULL_BYTES)
-            or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            or any(words in str(error).lower() for words in FULL_WORDS)
-        )
-        if not is_full and not isinstance(error, OSError):
-            raise
-        needed = f"; it takes about {num_bytes / 1e6:.1f} MB" if num_bytes else ""
-        reason = _first_line(error)
-        if free is not None and free < FULL_BYTES:
-            reason = f"no space left in {folder}, {free / 1e6:.1f} MB are free"
-        todo = "make room there" if is_full else "see that the storage can be reached and written"
-        raise CheckpointError(
-            f"{what}: cannot be written ({reason}){needed}. The checkpoint before it is untouched: "
-            f"{todo}, or copy the run's checkpoints elsewhere and set checkpoints.storage, then start the run again"
-        ) from error
-
-
-def _free_bytes(folder: Path) -> int | None:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return shutil.disk_usage(folder).free if folder.is_absolute() else None
-    except OSError:
-        return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _copy(source: BinaryIO, sink: BinaryIO | None) -> str:
-    """SHA-256 of a stream that is copied on the way."""
-    digest = hashlib.sha256()
-    while chunk := source.read(CHUNK_BYTES):
-        digest.update(chunk)
-        if sink is not None:
-            sink.write(chunk)
-    return digest.hexdigest()
-
-
-def _seal(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _is_manifest(file: str) -> bool:
-    return file.startswith("manifest-") and file.endswith(".json")
 
 
 def _step_of(name: str) -> int:

@@ -19,6 +19,7 @@ from neurolm.training.context import LocalContext, RunContext
 from neurolm.training.devices import device_name, peak_flops
 from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.flops import BatchFlops
+from neurolm.training.full_disk import clear_about_space
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
 from neurolm.training.model_export import ModelDescription, export
@@ -26,7 +27,7 @@ from neurolm.training.nodes import Nodes
 from neurolm.training.not_finite import NotFiniteGuard, RollBack
 from neurolm.training.profiling import StepProfiler
 from neurolm.training.provenance import provenance
-from neurolm.training.run_checkpoint import Part, RunCheckpoints, clear_about_space
+from neurolm.training.run_checkpoint import Part, RunCheckpoints
 from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
 from neurolm.training.stopping import Stopped, stop_signals
 from neurolm.training.throughput import Throughput

@@ -12,7 +12,8 @@ from neurolm.config import UserError, build, override
 from neurolm.distributed import train as train_module
 from neurolm.distributed.train import RayContext, train
 from neurolm.tracking import read_curves
-from neurolm.training.run_checkpoint import CheckpointError, RunCheckpoints
+from neurolm.training.full_disk import CheckpointError
+from neurolm.training.run_checkpoint import RunCheckpoints
 from neurolm.training.runs import TokenizerRun
 from neurolm.training.worker import train_locally
 from tests.tiny import tiny_tokenizer_settings, write_tiny_store

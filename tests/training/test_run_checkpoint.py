@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurolm.training import run_checkpoint
-from neurolm.training.run_checkpoint import CheckpointError, Part, RunCheckpoints, clear_about_space
+from neurolm.training import checkpoint_manifest, run_checkpoint
+from neurolm.training.full_disk import CheckpointError, clear_about_space
+from neurolm.training.run_checkpoint import Part, RunCheckpoints
 from neurolm.training.storage import StorageError, file_names, open_storage
 
 
@@ -172,7 +173,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_what_to_do(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_checkpoint, "_copy", refuse)
+        patch.setattr(run_checkpoint, "hash_and_copy", refuse)
         scratch = write_part(checkpoints, 8, 0, 1)
         with pytest.raises(CheckpointError, match=r"step-00000008.*No space left.*it takes about 0\.0 MB.*make room"):
             checkpoints.commit(scratch, checkpoints.new_name(8))
@@ -185,7 +186,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_what_to_do(
 def test_a_storage_that_fails_once_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = RunCheckpoints(f"memory://{tmp_path}", "run")
     monkeypatch.setattr(run_checkpoint, "RETRY_AFTER_S", (0.0, 0.0))
-    copy, failures = run_checkpoint._copy, [1, 1]
+    copy, failures = run_checkpoint.hash_and_copy, [1, 1]
 
     def sometimes(source: Any, sink: Any) -> str:
         if failures:
@@ -193,8 +194,23 @@ def test_a_storage_that_fails_once_is_asked_again(tmp_path: Path, monkeypatch: p
             raise ConnectionResetError("the other side hung up")
         return copy(source, sink)
 
-    monkeypatch.setattr(run_checkpoint, "_copy", sometimes)
+    monkeypatch.setattr(run_checkpoint, "hash_and_copy", sometimes)
     save(checkpoints, 4)
+    assert checkpoints.choose().step == 4
+
+
+def test_a_storage_that_does_not_answer_damages_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = RunCheckpoints(f"memory://{tmp_path}", "run")
+    save(checkpoints, 4)
+
+    def hang_up(*arguments: Any) -> str:
+        raise ConnectionResetError("the other side hung up")
+
+    for read in ("read_bytes", "hash_and_copy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint_manifest, read, hang_up)
+            with pytest.raises(CheckpointError, match=r"cannot be read \(the other side hung up\)"):
+                checkpoints.choose()
     assert checkpoints.choose().step == 4
 
 

@@ -32,8 +32,8 @@ from neurolm.training.assembly import assemble
 from neurolm.training.checkpoint import ModelFolderError, load_model, model_digest
 from neurolm.training.context import LocalContext
 from neurolm.training.engine import TorchEngine
+from neurolm.training.full_disk import CheckpointError
 from neurolm.training.official_files import export_official, import_official
-from neurolm.training.run_checkpoint import CheckpointError
 from neurolm.training.runs import STAGES, TrainingRun, training_digest
 from neurolm.training.worker import ResumeError, made_from, train_locally
 from tests.tiny import write_no_fingerprints
