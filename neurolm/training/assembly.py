@@ -31,6 +31,7 @@ from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
 from neurolm.training.leakage import allowed_reason
+from neurolm.training.loading import read_weights
 from neurolm.training.loop import Schedule, sum_over_workers
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, training_digest
@@ -75,6 +76,8 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     if isinstance(windows, TokenStore):
         assert isinstance(stage, PretrainStage | InstructStage)
         stage.no_windows = no_windows(stage.no_windows.task, stage.model.tokenizer.config.hidden_size)
+    if not run.batch.text_size:
+        stage.without_text()
     stage.precision = run.precision
     stage.passes_with = context if run.engine.partitions_weights else None
     _accelerate(run, stage, context)
@@ -133,7 +136,7 @@ def load_tokenizer(folder: Path) -> NeuralTokenizer:
     """The neural tokenizer of a model folder, in evaluation mode. Raises ModelFolderError."""
     saved = load_model(folder, "tokenizer")
     tokenizer = NeuralTokenizer(_tokenizer_config(saved, folder))
-    tokenizer.load_state_dict(saved.tensors)
+    read_weights(tokenizer, folder)
     return tokenizer.eval()
 
 
@@ -150,7 +153,7 @@ def load_neurolm(folder: Path, settings: Mapping[str, Any] | None = None) -> tup
     config = build(NeuroLMConfig, saved.values["model"], source=str(folder / "config.yaml"))
     code = TextCode.from_json(saved.files[TEXT_CODE]) if TEXT_CODE in saved.files else None
     model = NeuroLM(override(config, settings or {}), code)
-    model.load_state_dict(saved.tensors)
+    read_weights(model, folder)
     return model.eval(), saved.values
 
 
@@ -163,7 +166,7 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
     if isinstance(run, PretrainRun):
         saved = load_model(run.tokenizer_folder, "tokenizer")
         model = NeuroLM(run.model_config(_tokenizer_config(saved, run.tokenizer_folder)))
-        model.load_tokenizer(saved.tensors)
+        read_weights(model.tokenizer, run.tokenizer_folder, leave_out="decoders.")
         return PretrainStage(model, run.losses), {}, model.text_code
     assert isinstance(run, InstructRun)
     chosen_tasks(run.tasks, run.own_tasks)  # before a large model is read
