@@ -64,8 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     plan.add_argument(
         "--states",
         choices=("float32", "mixed", "bfloat16"),
-        default="float32",
-        help="weights and optimizer in fp32 (as the engines do), bf16 with fp32 optimizer, or all in bf16",
+        default=None,
+        help="plan other states than the config's: all in fp32, bf16 with fp32 optimizer, or all in bf16",
     )
     plan.add_argument("--json", action="store_true", help="print one JSON object")
 

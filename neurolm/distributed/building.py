@@ -5,9 +5,11 @@ function of torch is given it; those that were whole for the longest are partiti
 than `WHOLE_AT_ONCE`. So every worker computes the same values, by the same draws of the same generator, as a process
 that builds the model alone, and a loader that copies tensor after tensor loads as much as that at a time.
 
-All workers must build the same model in the same order: partitioning and gathering are collective.
+All workers must build the same model in the same order: partitioning and gathering are collective. An alias such as
+``weight.data`` is good until another parameter is touched; change ``weight`` itself, under ``torch.no_grad()``.
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,8 @@ def start_deepspeed() -> None:
 def partitioned(engine: DeepSpeedEngineConfig) -> Iterator[None]:
     """Partition what is built, and what is read or changed, in this context, which trains under ZeRO-3."""
     start_deepspeed()
+    # Else the loader of transformers has many of a model's tensors in memory before it looks at them.
+    os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
     keeper = _Keeper(engine)
     handle = register_module_parameter_registration_hook(keeper.registered)
     try:

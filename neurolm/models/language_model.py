@@ -142,7 +142,8 @@ class LanguageModel(nn.Module):
         table = self.base.get_input_embeddings().weight
         add_adapters(self.base, settings)
         self.separator = nn.Embedding(1, self.hidden_size)
-        self.separator.weight.data.copy_(table[self.text_code.sep])
+        with torch.no_grad():
+            self.separator.weight.copy_(table[self.text_code.sep])
 
     def merged(self, weights: Iterable[tuple[str, Tensor]], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """This model's state (perhaps gathered from workers) as that of a model that was never adapted.
@@ -171,6 +172,12 @@ class LanguageModel(nn.Module):
             return embeddings
         is_separator = ids == self.text_code.sep
         return torch.where(is_separator[..., None], self.separator(torch.zeros_like(ids[:1, :1])), embeddings)
+
+    def freeze_text_table(self) -> None:
+        """Train neither the rows of text nor that of [SEP]."""
+        for table in (self.base.get_input_embeddings(), self.separator):
+            if table is not None:
+                table.requires_grad_(False)
 
     def hidden(
         self,

@@ -34,7 +34,7 @@ FORMATS = {
     "mixed": NumberFormat(2, 2, 4, 8),
     "bfloat16": NumberFormat(2, 2, 2, 4),
 }
-"""float32 is what neurolm's engines do, also with products in bfloat16."""
+"""float32 is what engines do unless DeepSpeed's ``weights`` (mixed) and ``states`` (bfloat16) say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Division:
     """What lies in the host's memory: nothing, the optimizer's states, or these and the weights."""
 
     @property
-    def is_offered(self) -> bool:
-        """Whether this version's engines can be set so: neither checkpointing nor offloading is a setting yet."""
+    def is_plain(self) -> bool:
+        """Whether nothing is computed twice and nothing lies in the host's memory."""
         return not self.checkpointing and self.offload == "none"
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Division:
         return name + (", activation checkpointing" if self.checkpointing else "") + offloads[self.offload]
 
 
-def divisions(num_gpus: int) -> Iterator[Division]:
+def divisions(num_gpus: int, can_offload: bool = True) -> Iterator[Division]:
     """All that are planned, in the order in which they are preferred: the fewer detours, the better.
 
     On several GPUs ZeRO-1 comes first, as every distributed run of neurolm has DeepSpeed; on one GPU plain torch, since
@@ -87,6 +87,8 @@ def divisions(num_gpus: int) -> Iterator[Division]:
     if num_gpus > 1:
         for checkpointing in (False, True):
             yield Division(3, checkpointing)
+    if not can_offload:
+        return
     for checkpointing in (False, True):
         yield Division(2, checkpointing, "optimizer")
     for checkpointing in (False, True):
@@ -121,6 +123,8 @@ def memory(
     num_micro_batches: int,
     bucket: int,
     overlap: bool,
+    live: int = STAGE3_LIVE_PARAMETERS,
+    update_at_once: int | None = None,
     on_cpu: bool = False,
 ) -> Memory:
     """What one worker needs, as the larger of its needs in the backward pass and in the update.
@@ -134,6 +138,8 @@ def memory(
         num_micro_batches: forward and backward passes of one step.
         bucket: elements that DeepSpeed reduces at a time.
         overlap: whether it reduces while the backward pass goes on, with a second bucket.
+        live: elements of gathered weights that ZeRO-3 keeps.
+        update_at_once: elements that ZeRO-3 updates at a time; None: all.
         on_cpu: for torch's loop over tensors in place of its fused update of all of them.
     """
     stage, trainable = division.zero_stage, sizes.trainable
@@ -149,12 +155,12 @@ def memory(
     is_single = num_micro_batches == 1 and stage < 2
     backward = trace.peak_bytes if is_single else finished + trace.activation_bytes
     buckets = min(bucket, trainable) * numbers.gradient * (2 if overlap else 1) if stage else 0
-    update = _update_bytes(sizes, division, share, on_cpu)
+    update = _update_bytes(sizes, division, numbers, share, update_at_once, on_cpu)
     at_work = max(backward + buckets, finished + update)
     gradients = min(finished, at_work)
     during_backward = backward + buckets >= finished + update
     return Memory(
-        weights=_weight_bytes(sizes, division, numbers, num_gpus),
+        weights=_weight_bytes(sizes, division, numbers, num_gpus, live),
         gradients=gradients,
         optimizer=optimizer,
         activations=backward - gradients if during_backward else 0,
@@ -163,22 +169,27 @@ def memory(
     )
 
 
-def _weight_bytes(sizes: Sizes, division: Division, numbers: NumberFormat, num_gpus: int) -> int:
+def _weight_bytes(sizes: Sizes, division: Division, numbers: NumberFormat, num_gpus: int, live: int) -> int:
     """Weights on one GPU, frozen ones and buffers (the codebook, never divided) included."""
     all_weights = (sizes.trainable + sizes.frozen) * numbers.weight
     if division.zero_stage == 3:
-        gathered = min(sizes.trainable + sizes.frozen, STAGE3_LIVE_PARAMETERS) * numbers.weight
+        gathered = min(sizes.trainable + sizes.frozen, live) * numbers.weight
         all_weights = gathered + (0 if division.offload == "all" else all_weights // num_gpus)
     return all_weights + 4 * sizes.buffers
 
 
-def _update_bytes(sizes: Sizes, division: Division, share: int, on_cpu: bool) -> int:
-    """What AdamW needs for a moment: roots of the second moments; under ZeRO also its share of gradients in fp32."""
+def _update_bytes(
+    sizes: Sizes, division: Division, numbers: NumberFormat, share: int, at_once: int | None, on_cpu: bool
+) -> int:
+    """What AdamW needs for a moment: roots of the second moments; under ZeRO also its share of gradients once more."""
     if division.offload != "none":
         return 0
     if on_cpu:
         return 2 * 4 * sizes.largest
-    return (8 if division.zero_stage else 4) * sizes.trainable // share
+    elements = sizes.trainable // share
+    if division.zero_stage == 3 and at_once is not None:
+        elements = min(elements, at_once)
+    return (numbers.moments // 2 + (numbers.master if division.zero_stage else 0)) * elements
 
 
 def _host_bytes(sizes: Sizes, division: Division, num_gpus: int) -> int:

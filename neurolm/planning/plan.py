@@ -11,6 +11,7 @@ from neurolm.planning.parameters import count
 from neurolm.planning.search import Option, Search
 from neurolm.planning.stages import build_planned_stage, load_planned_run
 from neurolm.planning.windows import PlannedWindows, planned_windows
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.devices import PEAK_TFLOPS
 from neurolm.training.runs import TrainingRun
 
@@ -38,6 +39,8 @@ class Plan:
     windows: PlannedWindows
     options: list[Option]
     recommended: Option
+    configured: Option
+    """As the file and the overrides say."""
     flop_per_step: float
     """Of all GPUs together, nothing computed twice."""
     peak_flops: float
@@ -95,7 +98,7 @@ def make_plan(
     tflops: float | None = None,
     num_windows: int | None = None,
     shapes: str | None = None,
-    states: str = "float32",
+    states: str | None = None,
 ) -> Plan:
     """Plan a stage's config on one node of equal GPUs.
 
@@ -110,7 +113,7 @@ def make_plan(
         tflops: the peak itself, in 10^12 operations a second.
         num_windows: training windows, where there is no store yet.
         shapes: of the windows, where there is no store yet: ``64x16,19x4``.
-        states: one of `FORMATS`.
+        states: one of `FORMATS`; None: as the config says.
 
     Raises:
         ConfigError: the config cannot be used on so many workers.
@@ -130,8 +133,11 @@ def make_plan(
 
     run = load_planned_run(path, overrides, num_gpus)
     planned = build_planned_stage(run, path)
+    if not run.batch.text_size:
+        planned.stage.without_text()
     sizes, parts = count(planned.stage)
     windows = planned_windows(run, num_windows, shapes)
+    states = states or _configured_states(run)
     is_low = states != "float32" or run.precision == "bfloat16"
     planned.stage.precision = "bfloat16" if is_low else "float32"
     peak = tflops or getattr(PEAK_TFLOPS[gpu], planned.stage.precision)
@@ -146,10 +152,8 @@ def make_plan(
         raise DoesNotFit(f"{path}: {search.what_would_fit(options)}")
 
     notes = [*planned.notes]
-    if not recommended.division.is_offered:
-        notes.append("activation checkpointing and offloading are no settings of this version, but nothing less fits")
-    if states != "float32":
-        notes.append(f"states {states} are no setting of this version: its engines keep fp32")
+    if states != _configured_states(run):
+        notes.append(f"states are planned as {states}; the config keeps them as {_configured_states(run)}")
     if windows.num_windows is None:
         notes.append("hours and costs are not known: make the store, or give --windows N")
     low, full = PEAK_TFLOPS.get(gpu, (None, peak))
@@ -166,9 +170,17 @@ def make_plan(
         windows=windows,
         options=options,
         recommended=recommended,
+        configured=search.configured(),
         flop_per_step=search.flop(checkpointing=False),
         peak_flops=1e12 * peak,
         mfu=mfu,
         price_per_gpu_hour=price_per_gpu_hour,
         notes=notes,
     )
+
+
+def _configured_states(run: TrainingRun) -> str:
+    """One of `FORMATS`: what the run's engine keeps."""
+    if not isinstance(run.engine, DeepSpeedEngineConfig) or run.engine.weights == "float32":
+        return "float32"
+    return "mixed" if run.engine.states == "float32" else "bfloat16"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from neurolm.planning.memory import Division, Memory, NumberFormat, Sizes, divisions, memory, traffic
+from neurolm.planning.memory import Division, Memory, NumberFormat, Offload, Sizes, divisions, memory, traffic
 from neurolm.planning.stages import PlannedStage
 from neurolm.planning.trace import Tracer
 from neurolm.planning.windows import PlannedWindows
@@ -53,19 +53,31 @@ class Search:
         self._sizes, self._windows, self._numbers = sizes, windows, numbers
         weight_dtype = torch.float32 if numbers.weight == 4 else torch.bfloat16
         self._tracer = Tracer(planned.stage, planned.tasks, weight_dtype)
-        engine = run.engine if isinstance(run.engine, DeepSpeedEngineConfig) else DeepSpeedEngineConfig()
-        self._bucket, self._overlap = engine.reduce_bucket_size, engine.overlap_communication
+        self._engine = run.engine if isinstance(run.engine, DeepSpeedEngineConfig) else DeepSpeedEngineConfig()
+        self._can_offload = numbers.moments == 8  # bfloat16 states cannot be, see DeepSpeedEngineConfig
 
     def options(self) -> list[Option]:
         """Every division, in order of preference."""
-        return [self._largest(division) for division in divisions(self.num_gpus)]
+        return [self._largest(division) for division in divisions(self.num_gpus, self._can_offload)]
+
+    def configured(self) -> Option:
+        """The run as its file says."""
+        if not isinstance(self.run.engine, DeepSpeedEngineConfig):
+            division = Division(0, self.run.activation_checkpointing)
+        else:
+            engine = self.run.engine
+            offload: Offload = "none" if engine.offload_optimizer == "none" else "optimizer"
+            if engine.offload_parameters != "none":
+                offload = "all"
+            division = Division(engine.zero_stage, self.run.activation_checkpointing, offload)
+        return self.at(division, self.run.batch.micro_size or self.run.batch.size)
 
     def recommend(self, options: list[Option]) -> Option | None:
-        """The first that can be set today and fits the config's own micro-batch; else the first that fits at all."""
+        """The first that fits the config's own micro-batch, else the first that fits at all; without detours before."""
         wanted = self._micro_size(self.run.batch.micro_size or self.run.batch.size, self.num_gpus)[0]
         fitting = [option for option in options if option.fits]
-        for is_offered in (True, False):
-            several = [option for option in fitting if option.division.is_offered == is_offered]
+        for is_plain in (True, False):
+            several = [option for option in fitting if option.division.is_plain == is_plain]
             for option in [*(one for one in several if one.micro_size >= wanted), *several]:
                 return option
         return None
@@ -84,8 +96,10 @@ class Search:
             trace,
             num_gpus=num_gpus,
             num_micro_batches=number,
-            bucket=self._bucket,
-            overlap=self._overlap,
+            bucket=self._engine.reduce_bucket_size,
+            overlap=self._engine.overlap_communication,
+            live=self._engine.max_live_parameters,
+            update_at_once=self._engine.sub_group_size,
         )
         return Option(
             division=division,
@@ -114,7 +128,7 @@ class Search:
         gigabytes = math.ceil((least.memory.total / USABLE + CONTEXT_BYTES) / 1e9)
         would = [f"GPUs of {gigabytes} GB ({least.division})"]
         for num_gpus in (self.num_gpus * factor for factor in (2, 4, 8, 16)):
-            fitting = [one for one in divisions(num_gpus) if self.at(one, 1, num_gpus).fits]
+            fitting = [one for one in divisions(num_gpus, self._can_offload) if self.at(one, 1, num_gpus).fits]
             if fitting and 2 * num_gpus <= self.run.batch.size:
                 would.append(f"{num_gpus} GPUs of this size ({fitting[0]})")
                 break

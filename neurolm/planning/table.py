@@ -34,6 +34,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "batch": {"size": plan.run.batch.size, "text_size": plan.run.batch.text_size},
         "options": [_option(option) for option in plan.options],
         "recommended": _option(plan.recommended),
+        "configured": _option(plan.configured),
         "flop_per_step": plan.flop_per_step,
         "peak_flop_per_second": plan.peak_flops,
         "mfu": plan.mfu,
@@ -54,7 +55,6 @@ def _option(option: Option) -> dict[str, Any]:
         "zero_stage": option.division.zero_stage,
         "activation_checkpointing": option.division.checkpointing,
         "offload": option.division.offload,
-        "is_offered": option.division.is_offered,
         "micro_size": option.micro_size,
         "micro_batches": option.num_micro_batches,
         "fits": option.fits,
@@ -79,6 +79,7 @@ def table(plan: Plan) -> str:
         _row(*_COLUMNS),
         *(_option_row(option, option is best) for option in plan.options),
         "",
+        f"configured   {_line(plan.configured)}",
         f"recommended  {best.division}: {_settings(plan)}",
         f"operations   {plan.flop_per_step / 1e12:,.4g} TFLOP a step, {best.flop_per_step / 1e12:,.4g} as recommended",
         f"time         {plan.seconds_per_step:.3g} s a step at {plan.mfu:.0%} of {plan.peak_flops / 1e12:g} TFLOP/s",
@@ -94,11 +95,26 @@ def table(plan: Plan) -> str:
 
 
 def _settings(plan: Plan) -> str:
-    """The overrides that set what is recommended, as far as they exist."""
+    """The overrides that set what is recommended."""
     best = plan.recommended
-    stage = best.division.zero_stage
-    engine = f"engine.kind=deepspeed engine.zero_stage={stage}" if stage else "engine.kind=torch"
-    return f"workers={plan.num_gpus} batch.micro_size={best.micro_size} {engine}"
+    division = best.division
+    found = [f"workers={plan.num_gpus}", f"batch.micro_size={best.micro_size}"]
+    if division.checkpointing:
+        found.append("activation_checkpointing=true")
+    if not division.zero_stage:
+        return " ".join([*found, "engine.kind=torch"])
+    found += ["engine.kind=deepspeed", f"engine.zero_stage={division.zero_stage}"]
+    if division.offload != "none":
+        found.append("engine.offload_optimizer=cpu")
+    if division.offload == "all":
+        found.append("engine.offload_parameters=cpu")
+    return " ".join(found)
+
+
+def _line(option: Option) -> str:
+    fits = "fits" if option.fits else "does not fit"
+    passes = f"{option.micro_size} windows at a time in {option.num_micro_batches} passes"
+    return f"{option.division}, {passes}: {_gigabytes(option.memory.total)} GB, {fits}"
 
 
 def _option_row(option: Option, is_best: bool) -> str:

@@ -96,7 +96,9 @@ class Tracer:
         trainable = [parameter for parameter in self._stage.parameters() if parameter.requires_grad]
         handles = [parameter.register_post_accumulate_grad_hook(ledger.finished) for parameter in trainable]
         with ledger:
-            self._stage.loss_shares(batch, totals)["loss"].backward()  # a worker without windows is not planned for
+            with self._stage.products():
+                loss = self._stage.loss_shares(batch, totals)["loss"]  # no passes of nothing: every worker has windows
+            loss.backward()
         for handle in handles:
             handle.remove()
         self._stage.zero_grad(set_to_none=True)

@@ -74,6 +74,8 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     if isinstance(windows, TokenStore):
         assert isinstance(stage, PretrainStage | InstructStage)
         stage.no_windows = no_windows(stage.no_windows.task, stage.model.tokenizer.config.hidden_size)
+    if not run.batch.text_size:
+        stage.without_text()
     stage.precision = run.precision
     stage.passes_with = context if run.engine.partitions_weights else None
     _accelerate(run, stage, context)
@@ -179,7 +181,7 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
     if isinstance(run, PretrainRun):
         saved = load_model(run.tokenizer_folder, "tokenizer")
         model = NeuroLM(run.model_config(_tokenizer_config(saved, run.tokenizer_folder)))
-        model.load_tokenizer(saved.tensors)
+        load_weights(model.tokenizer, saved.tensors, leave_out="decoders.")
         return PretrainStage(model, run.losses), {}, model.text_code
     assert isinstance(run, InstructRun)
     chosen_tasks(run.tasks, run.own_tasks)  # before a large model is read

@@ -92,11 +92,15 @@ def load_model(folder: Path, kind: str) -> ModelFolder:
     return ModelFolder(values.pop("kind"), values, TensorFile(folder / "model.safetensors"), files)
 
 
-def load_weights(module: nn.Module, tensors: TensorFile) -> None:
-    """Read weights and buffers into a module, each straight to where it belongs. Raises ModelFolderError."""
+def load_weights(module: nn.Module, tensors: TensorFile, *, leave_out: str | None = None) -> None:
+    """Read weights and buffers into a module, each straight to where it belongs.
+
+    ``leave_out`` begins the names of tensors that the module need not have. Raises ModelFolderError.
+    """
     own = module.state_dict(keep_vars=True)
-    if own.keys() != tensors.keys():
-        differences = {"missing": own.keys() - tensors.keys(), "unknown": tensors.keys() - own.keys()}
+    stored = {name for name in tensors if leave_out is None or not name.startswith(leave_out)}
+    if own.keys() != stored:
+        differences = {"missing": own.keys() - stored, "unknown": stored - own.keys()}
         said = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in differences.items() if names)
         raise ModelFolderError(f"{tensors.path}: not the weights of the model that config.yaml describes; {said}")
     for name, tensor in own.items():
@@ -106,8 +110,7 @@ def load_weights(module: nn.Module, tensors: TensorFile) -> None:
                 f"{tensors.path}: {name} is {list(spec.shape)} of {spec.dtype}, the model that config.yaml describes "
                 f"has {list(tensor.shape)} of {tensor.dtype}"
             )
-    for name, tensor in own.items():
-        tensors.read_into(tensor.detach(), name)  # whole while it is read, also where weights are partitioned
+        tensors.read_into(tensor.detach(), name)  # where weights are partitioned, this one is whole just now
 
 
 def load_extra(folder: Path) -> dict[str, Tensor]:

@@ -31,6 +31,10 @@ class PretrainStage(Stage):
         self.model = model
         self.losses = losses
 
+    def without_text(self) -> None:
+        """Freeze the text table."""
+        self.model.language_model.freeze_text_table()
+
     def exact_parts(self) -> Sequence[nn.Module]:
         """The frozen tokenizer."""
         return (self.model.tokenizer,)

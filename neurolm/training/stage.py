@@ -37,13 +37,21 @@ class Stage(nn.Module):
 
     def forward(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """The losses in the stage's precision."""
-        device = next(self.parameters()).device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.loss_shares(self.with_passes(batch).to(device), totals)
+        batch = self.with_passes(batch).to(next(self.parameters()).device)
+        with self.products():
+            return self.loss_shares(batch, totals)
+
+    def products(self) -> torch.autocast:
+        """What a forward pass is computed under."""
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def with_passes(self, batch: Batch) -> Batch:
         """The batch with the passes that this worker has to make; see `neurolm.training.passes`."""
         return with_passes(batch, self.no_windows, self.passes_with)
+
+    def without_text(self) -> None:
+        """Called for a run that reads no text: freeze what only text reaches, which engines would decay to nothing."""
 
     def exact_parts(self) -> Sequence[nn.Module]:
         """Modules that learn nothing and must stay in fp32 when weights are kept in bfloat16."""

@@ -70,6 +70,11 @@ class TokenizerStage(Stage):
         self.register_buffer("text_table", text_table, persistent=False)
         self.classifier = DomainClassifier(hidden_size) if text_table is not None else None
 
+    def without_text(self) -> None:
+        """Freeze the classifier."""
+        if self.classifier is not None:
+            self.classifier.requires_grad_(False)
+
     def before_step(self, step: int, total_steps: int) -> None:
         """Strengthen the reversed gradient as training goes on."""
         self.alpha = reversal_strength(step, total_steps)

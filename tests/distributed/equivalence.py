@@ -24,6 +24,7 @@ from neurolm.training.profiling import StepProfiler
 from neurolm.training.runs import STAGES, TrainingRun
 from neurolm.training.tensor_file import TensorStream
 from neurolm.training.throughput import Throughput
+from tests.llama import write_llama
 from tests.tiny import stored_window, write_store
 
 STEPS = 5
@@ -42,6 +43,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pretrain": {"language_model": {**SIZES, "context": 64, "embedding_init_std": 0.3}, "feature_norm": "first_batch"},
     "instruct": {"tasks": ["workload", "hmc"], "losses": {"pooled_weight": 0.1, "label_smoothing": 0.1}},
 }
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{stage: (stage, {}) for stage in SETTINGS},
+    "tokenizer-silent": ("tokenizer", {"batch.text_size": 0}),
+    "pretrain-silent": ("pretrain", {"batch.text_size": 0}),
+    "pretrain-llama": ("pretrain", {}),
+    "instruct-lora": ("instruct", {"lora": {"rank": 2}}),
+}
+"""Trainings by name: a stage and what else is set."""
 
 
 @dataclass
@@ -61,12 +70,15 @@ class _Recorder:
         self.metrics_by_step.setdefault(step, {}).update(values)
 
 
-def write_windows(folder: Path) -> Path:
-    """Windows of three shapes and two data sets, so many that the last batch has five."""
+def write_sources(out: Path) -> None:
+    """A published language model, its text, and windows of three shapes and two data sets, five in the last batch."""
+    write_llama(out / "llama")
+    (out / "text.txt").write_text("Is this EEG segment of high workload? " * 40)
     train, val = (
         [_window(seed) for seed in range(first, first + number)] for first, number in ((0, 8 * STEPS - 3), (100, 7))
     )
-    return write_store(folder, {"train": train, "val": val})
+    (out / "store").mkdir()
+    write_store(out / "store", {"train": train, "val": val})
 
 
 def _window(seed: int) -> Any:
@@ -75,8 +87,9 @@ def _window(seed: int) -> Any:
     return stored_window(2 + seed % 2, 400, label=("rest", "arithmetic")[seed % 2], seed=seed)
 
 
-def run_of(stage: str, out: Path, overrides: Mapping[str, Any]) -> TrainingRun:
+def run_of(case: str, out: Path, overrides: Mapping[str, Any]) -> TrainingRun:
     """Five steps of a stage whose earlier stages' models lie in ``out``."""
+    stage, changes = CASES[case]
     values = {
         "out": str(out),
         "data": {"store": str(out / "store")},
@@ -86,7 +99,10 @@ def run_of(stage: str, out: Path, overrides: Mapping[str, Any]) -> TrainingRun:
         "optimizer": {"learning_rate": 1e-3, "epsilon": 1e-4, "warmup_ratio": 0.0, "clip_norm": 0.5},
         "tracking": {"enabled": False},
     }
-    return override(build(STAGES[stage], values | SETTINGS[stage], source="test"), overrides)
+    if case == "pretrain-llama":
+        changes = {"language_model": {"name_or_path": str(out / "llama")}, "corpus.path": str(out / "text.txt")}
+    run = build(STAGES[stage], values | SETTINGS[stage], source="test")
+    return override(run, {"run_id": case, **changes, **overrides})
 
 
 def record(run: TrainingRun, context: RunContext, make_engine: Callable[[Assembly], Engine]) -> Record:
@@ -133,7 +149,7 @@ def record_alone(run: TrainingRun) -> Record:
 
 
 def worker(rank: int, folder: Path, out: Path, variants: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
-    """One of two processes: every variant, stage and overrides by name; rank 0 leaves records in ``folder``."""
+    """One of two processes: every variant (a stage and overrides); rank 0 leaves their records in ``folder``."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"DS_ACCELERATOR": "cpu", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "PYTHONWARNINGS": "ignore"}
     torch.set_num_threads(1)
@@ -143,8 +159,8 @@ def worker(rank: int, folder: Path, out: Path, variants: Mapping[str, tuple[str,
     from neurolm.distributed.train import building_for
 
     building.WHOLE_AT_ONCE = 3_000  # so few that tensors are partitioned and gathered again all the time
-    for name, (stage, overrides) in variants.items():
-        run = run_of(stage, out, {"workers": 2, "run_id": name, **overrides})
+    for name, (case, overrides) in variants.items():
+        run = run_of(case, out, {"workers": 2, "run_id": name, **overrides})
         engine = run.engine
         assert engine.kind == "deepspeed"
         context = ProcessGroupContext(torch.device("cpu"), building_for(engine))

@@ -25,7 +25,7 @@ def test_every_small_config_is_planned(folder: str, stage: str) -> None:
     plan = plan_of(f"{folder}/{stage}")
     best = plan.recommended
     assert best.fits
-    assert (best.division.zero_stage, best.division.is_offered) == (1, True)
+    assert (best.division.zero_stage, best.division.is_plain) == (1, True)
     assert best.micro_size * best.num_micro_batches == 16
     assert plan.flop_per_step > 0
     assert (plan.hours, plan.cost) == (None, None)
@@ -81,28 +81,42 @@ def test_less_memory_means_smaller_micro_batches_and_then_a_refusal() -> None:
     assert "batch.text_size=0" in str(caught.value)
 
 
-def test_what_cannot_be_set_yet_is_recommended_only_where_nothing_else_fits() -> None:
+def test_blocks_are_computed_twice_only_where_nothing_else_fits() -> None:
     """A deep, narrow model: its activations are what does not fit."""
     overrides = {"language_model.num_layers": 24, "batch.text_size": 0, "batch.size": 2}
     settings: dict[str, Any] = {"overrides": overrides, "shapes": "128x16", "num_gpus": 1}
     roomy = plan_of("workload/pretrain", **settings)
-    assert roomy.recommended.division.is_offered
+    assert roomy.recommended.division.is_plain
     needed = next(one for one in roomy.options if one.division.checkpointing).memory.total
     plan = plan_of("workload/pretrain", **settings, gpu_memory_gb=1.01 * needed / 0.92e9 + 1)
     assert plan.recommended.division.checkpointing
     assert plan.recommended.flop_per_step > plan.flop_per_step
     assert plan.seconds_per_step > roomy.seconds_per_step
-    assert "no settings of this version" in table(plan)
-    assert not any(one.fits for one in plan.options if one.division.is_offered)
+    assert "activation_checkpointing=true" in table(plan)
+    assert not any(one.fits for one in plan.options if one.division.is_plain)
 
 
 def test_states_in_bfloat16_are_smaller() -> None:
     full, mixed, low = (plan_of("demo/pretrain", states=states) for states in ("float32", "mixed", "bfloat16"))
     totals = [one.recommended.memory.weights + one.recommended.memory.optimizer for one in (full, mixed, low)]
     assert totals == sorted(totals, reverse=True)
-    assert "no setting of this version" in table(mixed)
+    assert "planned as mixed; the config keeps them as float32" in table(mixed)
+    low_by_config = plan_of(
+        "demo/pretrain", {"precision": "bfloat16", "engine.weights": "bfloat16", "engine.states": "bfloat16"}
+    )
+    assert low_by_config.states == "bfloat16"
+    assert low_by_config.recommended.memory == low.recommended.memory
+    assert {one.division.offload for one in low_by_config.options} == {"none"}
     assert mixed.peak_flops == 312e12
     assert full.peak_flops == 19.5e12
+
+
+def test_what_the_config_says_is_planned_too() -> None:
+    plan = plan_of("demo/pretrain", {"engine.zero_stage": 2, "activation_checkpointing": True, "batch.micro_size": 4})
+    division = plan.configured.division
+    assert (division.zero_stage, division.checkpointing, division.offload) == (2, True, "none")
+    assert plan.configured.micro_size == 4
+    assert "configured   ZeRO-2, activation checkpointing, 4 windows" in table(plan)
 
 
 @pytest.mark.parametrize(
