@@ -75,10 +75,9 @@ class Plan:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """A checkpoint to resume from: weights, buffers and the optimizer's states."""
-        numbers = FORMATS[self.states]
-        master = numbers.master if self.recommended.division.zero_stage else 0
-        return self.sizes.saved * numbers.weight + self.sizes.trainable * (numbers.moments + master)
+        """A checkpoint to resume from: master weights and moments of what is trained, and all else as it is."""
+        numbers, trainable = FORMATS[self.states], self.sizes.trainable
+        return trainable * (numbers.master + numbers.moments) + (self.sizes.saved - trainable) * numbers.weight
 
     @property
     def model_folder_bytes(self) -> int:

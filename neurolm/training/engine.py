@@ -84,6 +84,8 @@ class TorchEngine:
 
     def __init__(self, module: nn.Module, optimizer: OptimizerConfig, total_steps: int, device: torch.device) -> None:
         self.module = module.to(device)
+        for parameter in module.parameters():
+            parameter.data = parameter.data.contiguous()  # a training state is of flat runs of elements
         self.step_count = 0
         self._config = optimizer
         self._total_steps = total_steps

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from neurolm.training.engine import TorchEngine
-from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate
+from neurolm.training.optimizer import OptimizerConfig, build_optimizer, learning_rate, start_moments
 
 
 def test_warmup_reaches_the_peak_at_both_sides_of_the_turn_and_the_cosine_never_the_minimum() -> None:
@@ -60,3 +60,22 @@ def test_one_step_of_the_engine_by_hand() -> None:
     assert module.matrix.grad is None
     first_moment = engine._optimizer.state[module.vector]["exp_avg"]
     torch.testing.assert_close(first_moment, torch.full((2,), 0.1 * 0.5 / 6**0.5))  # of the clipped gradient
+
+
+def test_started_moments_are_those_that_adam_starts_with() -> None:
+    """Whether the optimizer or `start_moments` made them, the next updates are the same bits."""
+    weights = [torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2)]
+    optimizers = [torch.optim.AdamW([weight], lr=0.1) for weight in weights]
+    start_moments(optimizers[1].state[weights[1]], weights[1], torch.float32, 0)
+    for step in range(3):
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            weight.grad = torch.full((7,), float(step + 1))
+            optimizer.step()
+    assert torch.equal(weights[0], weights[1])
+    state = optimizers[0].state[weights[0]]
+    moments = state["exp_avg"].clone()
+    start_moments(state, weights[0], torch.float32, 9)
+    assert torch.equal(state["exp_avg"], moments) and state["step"] == 9
+    counted = {"step": 0}  # as DeepSpeed's Adam for the CPU counts
+    start_moments(counted, weights[0], torch.bfloat16, 4)
+    assert counted["step"] == 4 and isinstance(counted["step"], int)

@@ -50,6 +50,19 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path: Path) -> N
             assert torch.equal(one, other.module.state_dict()[name]) == (not name.startswith("scratch")), name
 
 
+def test_a_weight_in_another_order_of_memory_is_kept_too(tmp_path: Path) -> None:
+    def transposed(seed: int) -> TorchEngine:
+        model = OddModel(seed)
+        model.inner.weight = nn.Parameter(torch.randn(7, 13).T)
+        return TorchEngine(model, OPTIMIZER, TOTAL_STEPS, torch.device("cpu"))
+
+    first, second = transposed(0), transposed(1)
+    train(first, 2)
+    first.save(tmp_path)
+    second.load(tmp_path)
+    assert train(first, 2) == train(second, 2)
+
+
 def test_every_tensor_is_in_it_once_and_nothing_is_pickled(tmp_path: Path) -> None:
     one = engine()
     train(one, 3)
