@@ -176,6 +176,8 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
         if isinstance(error, UserError):
             run.folder.mkdir(parents=True, exist_ok=True)
             (run.folder / MISTAKE).write_text(str(error))
+        else:
+            context.await_restart()
         tracker.close("FAILED")
         raise
     finally:

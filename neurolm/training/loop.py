@@ -89,7 +89,7 @@ def fit(
                 },
             )
         is_stopping = call is Call.STOP
-        is_extra = is_stopping or (call is Call.LOOK and context.is_leaving())
+        is_extra = call in (Call.SAVE, Call.STOP) or (call is Call.LOOK and context.is_leaving())
         is_validation, is_saving = schedule.validates(completed), schedule.saves(completed) or is_extra
         if is_validation:
             stage.eval()
