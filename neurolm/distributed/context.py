@@ -23,6 +23,12 @@ from neurolm.training.worker import run_key
 
 LISTEN_EVERY_S = 1.0
 """How often the first worker listens at most; a call is answered after the step that it was heard in."""
+UNKNOWN_NOTICE_S = 120.0
+"""How long a node is expected to stay that is announced to go without saying when; Ray waits as long."""
+COMMIT_S = 4.0
+"""The least time for a checkpoint to be written and committed before a node goes."""
+RESTART_WITHIN_S = 60.0
+"""How long after a node's end Ray may take to start the workers again."""
 KEPT_IN = b"neurolm"
 """Namespace of Ray's key-value store."""
 
@@ -94,6 +100,8 @@ class RayContext(ProcessGroupContext):
         self._watchdog = watchdog
         self._listens_at = 0.0
         self._leaving: set[str] = set()
+        self._leaves_at: float | None = None
+        self._saves_at: float | None = None
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Sum over workers; where that succeeds, all of them are alive."""
@@ -127,20 +135,41 @@ class RayContext(ProcessGroupContext):
         self._watchdog.beat()
 
     def call(self) -> Call:
-        """On the first worker, about once a second: whether the driver asks to stop, else a reminder to look around."""
-        now = time.monotonic()
+        """On the first worker, about once a second: what the driver and the clock say, else a reminder to look around.
+
+        Before a node goes, checkpoints are saved when the notice comes and whenever half of the time left has passed.
+        """
+        now = time.time()
         if self.rank != 0 or now < self._listens_at:
             return Call.NOTHING
         self._listens_at = now + LISTEN_EVERY_S
-        return Call.STOP if self._stop_flag.is_set() else Call.LOOK
+        if self._stop_flag.is_set():
+            return Call.STOP
+        if self._saves_at is not None and now >= self._saves_at:
+            self._saves_at = half_way(now, self._leaves_at)
+            return Call.SAVE
+        return Call.LOOK
 
     def is_leaving(self) -> bool:
         """Whether Ray drains a node of this run that was not draining before."""
         notice = ray.train.get_preemption_info()
-        leaving = set(notice.preempted_node_ids) if notice else set()
-        is_new = not leaving <= self._leaving
-        self._leaving |= leaving
-        return is_new
+        if notice is None or set(notice.preempted_node_ids) <= self._leaving:
+            return False
+        self._leaving |= set(notice.preempted_node_ids)
+        now = time.time()
+        self._leaves_at = notice.deadline_ms / 1000 if notice.deadline_ms else now + UNKNOWN_NOTICE_S
+        self._saves_at = half_way(now, self._leaves_at)
+        return True
+
+    def await_restart(self) -> None:
+        """After an error, where a node was announced to go: let Ray start all workers again because of that.
+
+        The others lose their connections a moment before Ray knows that the node is gone, and their errors would count
+        as failures.
+        """
+        if self._leaves_at is not None:
+            self._watchdog.stop()
+            time.sleep(max(0.0, self._leaves_at + RESTART_WITHIN_S - time.time()))
 
     def _bring(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
         try:
@@ -151,3 +180,8 @@ class RayContext(ProcessGroupContext):
         finally:
             self._brought.set()
         return Checkpoint(path, self._checkpoints.filesystem)
+
+
+def half_way(now: float, end: float | None) -> float | None:
+    """The middle of the time that is left; None where that is too short for a checkpoint to be committed."""
+    return now + (end - now) / 2 if end is not None and (end - now) / 2 >= COMMIT_S else None

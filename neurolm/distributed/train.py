@@ -191,6 +191,8 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     except BaseException as error:
         if isinstance(error, UserError):
             _leave_mistake(run, error)
+        else:
+            context.await_restart()
         with contextlib.suppress(OSError):  # on a full disk the error that says so matters more
             log.close("FAILED")
             tracker.close("FAILED")

@@ -21,7 +21,9 @@ class Call(IntEnum):
     NOTHING = 0
     LOOK = 1
     """Ask all together whether a node is about to be taken away."""
-    STOP = 2
+    SAVE = 2
+    """Write a checkpoint."""
+    STOP = 3
     """Write a checkpoint and stop."""
 
 

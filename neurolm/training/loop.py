@@ -118,7 +118,8 @@ def fit(
                 },
             )
         is_stopping = heard.call is Call.STOP
-        is_extra = is_stopping or heard.is_time or (heard.call is Call.LOOK and context.is_leaving())
+        is_asked = heard.is_time or heard.call in (Call.SAVE, Call.STOP)
+        is_extra = is_asked or (heard.call is Call.LOOK and context.is_leaving())
         is_validation, is_saving = schedule.validates(completed), schedule.saves(completed) or is_extra
         if is_validation:
             stage.eval()

@@ -75,7 +75,8 @@ def test_a_node_is_announced_to_go(
     in_time = [commit for commit in witness.events("commit") if blows["noticed_at"] < commit["time"] < blows["hurt_at"]]
     extra = [commit for commit in in_time if commit["step"] not in (20, 40, 50, 60)]
     lost, recovery = trace.lost_steps(), trace.recovery_s(blows["hurt_at"])
-    assert len(extra) == 1, in_time
+    assert extra, in_time
+    assert lost <= 15, "half of the notice, at half a second a step, is worth twenty steps"
     assert [len(start["pids"]) for start in witness.events("start")] == [2, 2]
     assert exact_curves(run) == exact_curves(undisturbed("tokenizer"))
     kill_report(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from neurolm.config import build, override
+from neurolm.distributed.context import COMMIT_S, half_way
 from neurolm.distributed.restarts import GRACE_S, failure_config, scaling_config, set_environment, torch_config
 from neurolm.training.runs import TokenizerRun
 from tests.tiny import tiny_tokenizer_settings
@@ -53,6 +54,14 @@ def test_patience_reaches_every_limit_and_the_watchdog_comes_first(
     assert torch_config(run).timeout_s == limit
     failures = failure_config(run)
     assert (failures.max_failures, failures.max_preemption_failures) == (7, -1)
+
+
+def test_checkpoints_come_closer_before_a_node_goes() -> None:
+    times, now = [0.0], 0.0
+    while (later := half_way(now, 120.0)) is not None:
+        times.append(now := later)
+    assert times == [0, 60, 90, 105, 112.5, 116.25][: len(times)]
+    assert 120 - times[-1] < 2 * COMMIT_S
 
 
 def test_the_watchdog_says_where_a_process_hangs_and_ends_it() -> None:

@@ -226,6 +226,13 @@ def test_a_loaded_model_is_trained_with_its_dropout_from_the_first_step() -> Non
     assert modes == [True, True, True]
 
 
+def test_a_call_to_save_is_answered_with_a_checkpoint() -> None:
+    stage = Line()
+    engine = TorchEngine(stage, SETTINGS, total_steps=4, device=CPU)
+    run(stage, engine, 4, Recorder(), CalledContext({0: Call.SAVE, 2: Call.SAVE}), validations=1)
+    assert [call for call in saved(stage) if call.startswith("save")] == ["save 1", "save 3", "save 4"]
+
+
 def test_a_resumed_run_goes_on_where_it_was_and_starts_nothing_again() -> None:
     stage = Line()
     engine = TorchEngine(stage, SETTINGS, total_steps=3, device=CPU)
