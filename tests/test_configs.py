@@ -13,6 +13,7 @@ from neurolm.distributed.sweep_config import TuneRun, check_space
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.text.instructions import TASKS
+from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, load_run
 from neurolm.training.token_job import TokenizeRun
 
@@ -20,9 +21,9 @@ CONFIGS = Path(__file__).parents[1] / "ray_jobs" / "configs"
 FOLDERS = {
     "demo": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenize", "tokenizer", "tune"},
     "workload": {"data", "evaluate", "instruct", "pipeline", "preprocess", "pretrain", "tokenize", "tokenizer", "tune"},
-    "b": {"data", "instruct", "pretrain", "tokenizer", "tune"},
-    "l": {"data", "instruct", "pretrain", "tokenizer", "tune"},
-    "xl": {"data", "instruct", "pretrain", "tokenizer", "tune"},
+} | {
+    size: {"data", "instruct", "instruct-4x24gb", "pretrain", "pretrain-4x24gb", "tokenizer", "tune"}
+    for size in ("b", "l", "xl")
 }
 
 
@@ -52,6 +53,24 @@ def test_stages_and_sweeps_load(folder: str, budget: str) -> None:
     assert sweep.sweep.num_trials >= 4
     for task in sweep.tasks:
         assert LAYOUTS[sweep.data.sets[TASKS[task].data_set].layout].labels == tuple(TASKS[task].answers)
+
+
+@pytest.mark.parametrize("folder", ["b", "l", "xl"])
+@pytest.mark.parametrize("stage", ["pretrain", "instruct"])
+def test_on_small_gpus_the_same_is_trained(folder: str, stage: str) -> None:
+    """But for where it runs and how numbers are kept."""
+    large, small = (load_run(CONFIGS / folder / f"{stage}{variant}.yaml") for variant in ("", "-4x24gb"))
+    assert (small.workers, small.activation_checkpointing, small.resources.gpus_per_worker) == (4, True, 1)
+    assert isinstance(small.engine, DeepSpeedEngineConfig)
+    assert small.engine.zero_stage == 2
+    placed = {
+        "workers": large.workers,
+        "activation_checkpointing": large.activation_checkpointing,
+        "precision": large.precision,
+        "batch.micro_size": large.batch.micro_size,
+        "engine": as_dict(large)["engine"],
+    }
+    assert override(small, placed) == large
 
 
 @pytest.mark.parametrize("folder", ["demo", "workload"])
