@@ -10,7 +10,8 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from neurolm.models.language_model import LanguageModel, LanguageModelConfig
-from neurolm.training.loading import read_weights
+from neurolm.training.checkpoint import load_weights
+from neurolm.training.tensor_file import TensorFile
 
 DEEP = LanguageModelConfig(hidden_size=256, num_layers=96, num_heads=4)
 """101 million parameters, 405 MB, of which its two tables of 51 MB are the largest."""
@@ -46,7 +47,7 @@ def worker(rank: int, folder: Path) -> None:
     with building.partitioned(engine):
         model = LanguageModel(DEEP, CODEBOOK)
         drawn = float(model.base.h[95].mlp.c_fc.weight.double().sum())
-        read_weights(model, folder)
+        load_weights(model, TensorFile(folder / "model.safetensors"))
     found = {"peak": resident_bytes("VmHWM") - before, "drawn": drawn, "different": []}
     stored = load_file(folder / "model.safetensors")
     for name, parameter in model.named_parameters():
