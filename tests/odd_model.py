@@ -5,13 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurolm.training.optimizer import OptimizerConfig
+from neurolm.training.stage import Stage
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, min_learning_rate=1e-3, weight_decay=0.1, epsilon=1e-4)
 TOTAL_STEPS = 20
 BATCH_SIZE = 8
 
 
-class OddModel(nn.Module):
+class OddModel(Stage):
     """Odd sizes, a tied weight, a frozen module, buffers of several dtypes, a weight that never gets a gradient."""
 
     def __init__(self, seed: int = 0) -> None:

@@ -16,11 +16,14 @@ from neurolm.tracking import NullTracker
 from neurolm.training.batches import BatchConfig, Batcher, StepBatch
 from neurolm.training.context import ProcessGroupContext
 from neurolm.training.engine import DeepSpeedEngineConfig, DivergedError
+from neurolm.training.flops import BatchFlops
 from neurolm.training.loop import Schedule, fit
 from neurolm.training.not_finite import NotFiniteConfig, NotFiniteGuard
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
+from neurolm.training.profiling import StepProfiler
 from neurolm.training.stage import Stage
+from neurolm.training.throughput import Throughput
 from tests.tiny import stored_window, tiny_neurolm
 
 SHARES = ((0, 1, 2, 3), (4, 5, 6))
@@ -52,7 +55,9 @@ def step_batch(step: int, context: ProcessGroupContext) -> StepBatch:
 
 
 def weights(engine: DeepSpeedEngine) -> torch.Tensor:
-    named = engine.weights()
+    whole = [dict(engine.weights().tensors)]  # the first worker's
+    dist.broadcast_object_list(whole)
+    (named,) = whole
     return torch.cat([named[name].flatten().double() for name in sorted(named) if named[name].is_floating_point()])
 
 
@@ -61,6 +66,7 @@ def train(zero_stage: int, clip_norm: float | None, context: ProcessGroupContext
     stage: Stage = Infinite(tiny_neurolm(), PretrainLossConfig())
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_ratio=0, clip_norm=clip_norm)
     settings = DeepSpeedEngineConfig(zero_stage=zero_stage)  # type: ignore[arg-type]
+    throughput = Throughput(BatchFlops(stage), context, peak_flops=None)
     engine = DeepSpeedEngine(stage, optimizer, 5, context, settings, num_micro_batches=2)
     seen: dict[str, Any] = {}
     before = weights(engine)
@@ -69,8 +75,9 @@ def train(zero_stage: int, clip_norm: float | None, context: ProcessGroupContext
         guard = NotFiniteGuard(NotFiniteConfig(policy=policy), stage, engine, context, NullTracker(), folder)  # type: ignore[arg-type]
         fit(
             stage, engine, (step_batch(step, context) for step in range(engine.step_count, total)), context,
-            NullTracker(), Schedule(total, validations=1), validate=dict, save=lambda *_: None,
-            after_validation=lambda *_: None, guard=guard,
+            NullTracker(), Schedule(total, validations=1), validate=lambda _: {}, save=lambda *_: None,
+            after_validation=lambda *_: None, guard=guard, throughput=throughput,
+            profiler=StepProfiler(None, folder, context.device),
         )  # fmt: skip
 
     def moved() -> bool:

@@ -17,6 +17,7 @@ from neurolm.eeg.shards import Store
 from neurolm.eeg.token_store import TokenStore, TokenStoreError
 from neurolm.tracking import read_curves
 from neurolm.training.checkpoint import save_model
+from neurolm.training.run_checkpoint import RunCheckpoints
 from neurolm.training.runs import PretrainRun
 from neurolm.training.token_job import TokenizeRun, encode_locally, tokenize
 from neurolm.training.worker import train_locally
@@ -89,7 +90,8 @@ def test_ray_writes_and_streams_the_tokens_of_one_process(tmp_path: Path, ray_cl
     plan = dataclasses.replace(signals, tokens=tmp_path / "ray")
     order = signals.order(store)
     for world_size in (1, 2, 3):
-        chunks = step_chunks(tmp_path / "run", plan.total_steps(order), batch_size=6)
+        checkpoints = RunCheckpoints(str(tmp_path), "run")
+        chunks = step_chunks(checkpoints, plan.total_steps(order), batch_size=6)
         iterators = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, world_size)
         rows: dict[int, dict[int, int]] = {}
         for rank, streams in enumerate(iterators):

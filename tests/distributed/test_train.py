@@ -1,17 +1,22 @@
 """Ray Train with two DeepSpeed workers gives the numbers of one plain process, and a run id resumes."""
 
+import functools
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.train
 import torch
 from ray.train import Checkpoint
 
 from neurolm.config import UserError, build, override
 from neurolm.distributed import train as train_module
-from neurolm.distributed.train import RayContext, train
+from neurolm.distributed.context import RayContext, StopFlag, Watchdog
+from neurolm.distributed.train import train
 from neurolm.tracking import read_curves
+from neurolm.training.context import ProcessGroupContext
 from neurolm.training.full_disk import CheckpointError
 from neurolm.training.run_checkpoint import RunCheckpoints
 from neurolm.training.runs import TokenizerRun
@@ -68,10 +73,11 @@ def test_an_upload_that_fails_beside_training_is_a_mistake_that_the_driver_tells
     run = tokenizer_run(tmp_path, tmp_path / "store")
     context = RayContext.__new__(RayContext)  # without a process group
     reported: dict[str, Any] = {}
-    monkeypatch.setattr(train_module.ProcessGroupContext, "__init__", lambda self, device: None)
-    monkeypatch.setattr(train_module.ray.train, "report", lambda metrics, **settings: reported.update(settings))
-    checkpoints = RunCheckpoints(run.checkpoint_storage, run.name)
-    context.__init__(torch.device("cpu"), run, checkpoints)  # type: ignore[misc]
+    monkeypatch.setattr(ProcessGroupContext, "__init__", lambda self, device, building: None)
+    monkeypatch.setattr(ray.train, "report", lambda metrics, **settings: reported.update(settings))
+    checkpoints, watchdog = RunCheckpoints(run.checkpoint_storage, run.name), Watchdog(600.0, 600.0)
+    told = functools.partial(train_module._leave_mistake, run)
+    context.__init__(torch.device("cpu"), nullcontext, checkpoints, told, StopFlag(run), watchdog)  # type: ignore[misc]
 
     def refuse(scratch: Path, name: str) -> str:
         raise CheckpointError(f"{name}: cannot be written (No space left on device)")
@@ -81,11 +87,12 @@ def test_an_upload_that_fails_beside_training_is_a_mistake_that_the_driver_tells
     with pytest.raises(CheckpointError):
         reported["checkpoint_upload_fn"](Checkpoint.from_directory(str(tmp_path)), "step-00000003-now")
     context.report({"step": 4}, None)  # does not wait for what has failed
-    failure = train_module.ray.train.WorkerGroupError("a worker failed", {})
+    failure = ray.train.WorkerGroupError("a worker failed", {})
     assert train_module._mistake_of(run, failure) == "step-00000003-now: cannot be written (No space left on device)"
     (run.folder / train_module.MISTAKE).write_text("")  # there was no room for the words
-    failure = train_module.ray.train.WorkerGroupError("a worker failed", {1: CheckpointError("no room")})
+    failure = ray.train.WorkerGroupError("a worker failed", {1: CheckpointError("no room")})
     assert train_module._mistake_of(run, failure) == "no room"
+    watchdog.stop()
 
 
 def test_several_workers_need_deepspeed(tmp_path: Path) -> None:

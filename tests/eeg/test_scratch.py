@@ -26,6 +26,7 @@ def test_array_is_what_was_written(whole_bytes: int, monkeypatch: pytest.MonkeyP
 def test_a_large_array_has_no_file_name_and_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "WHOLE_BYTES", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    gc.collect()  # of what earlier tests have left open
     before = len(os.listdir("/proc/self/fd"))
     array = ScratchArray(2, 1000, np.float64)
     array.write(0, 0, np.ones((2, 1000)))

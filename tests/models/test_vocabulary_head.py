@@ -46,7 +46,7 @@ def test_chunks_equal_all_logits_at_once(
 def test_no_target_is_zero_and_differentiable() -> None:
     head = VocabularyHead(5, 11)
     hidden = torch.randn(0, 5, requires_grad=True)
-    total, num_correct = head(hidden, torch.zeros(0, dtype=torch.long))
+    total, num_correct, _ = head(hidden, torch.zeros(0, dtype=torch.long))
     total.backward()
     assert total == 0 and num_correct == 0
     assert head.weight.grad is not None and not head.weight.grad.any()
@@ -55,7 +55,7 @@ def test_no_target_is_zero_and_differentiable() -> None:
 def test_without_gradients_nothing_is_kept() -> None:
     head = VocabularyHead(5, 11)
     with torch.inference_mode():
-        total, _ = head(torch.randn(4, 5), torch.arange(4))
+        total, *_ = head(torch.randn(4, 5), torch.arange(4))
     assert not total.requires_grad and torch.isfinite(total)
 
 
@@ -70,9 +70,9 @@ def test_under_autocast_products_are_rounded_and_sums_are_not() -> None:
     torch.manual_seed(0)
     head = VocabularyHead(64, 500)
     hidden, targets = torch.randn(300, 64, requires_grad=True), torch.randint(500, (300,))
-    exact, _ = plain(head, hidden, targets, 0.0)
+    exact, *_ = plain(head, hidden, targets, 0.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded, _ = head(hidden, targets)
+        rounded, *_ = head(hidden, targets)
     rounded.backward()
     assert rounded.dtype == torch.float32 and hidden.grad.dtype == torch.float32
     assert rounded != exact

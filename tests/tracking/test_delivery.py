@@ -213,6 +213,7 @@ out, name = Path(sys.argv[1]), sys.argv[2]
 for key in (name, "shared"):
     tracker = start_run(TrackingConfig(), folder=out / key, name=key, run_key=key, parent=None)
     if key == "shared":
+        tracker.close()
         break
     for step in range(60):
         tracker.metrics(step, {"loss": 1.0})

@@ -15,12 +15,15 @@ from neurolm.eeg.reading import StepWindows
 from neurolm.training.batches import BatchConfig, Batcher, StepBatch
 from neurolm.training.context import LocalContext
 from neurolm.training.engine import DivergedError, TorchEngine
+from neurolm.training.flops import BatchFlops
 from neurolm.training.instruct import InstructLossConfig, InstructStage
 from neurolm.training.loop import Schedule, fit
 from neurolm.training.not_finite import NotFiniteConfig, NotFiniteGuard, RollBack
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage
+from neurolm.training.profiling import StepProfiler
 from neurolm.training.stage import Stage
+from neurolm.training.throughput import Throughput
 from neurolm.training.tokenizer import TokenizerLossConfig, TokenizerStage
 from tests.tiny import mixed_windows, tasks, tiny_neurolm, tiny_tokenizer
 from tests.training.test_loop import Recorder, Words
@@ -73,7 +76,9 @@ class Run:
             LocalContext(),
             self.recorder,
             Schedule(total, validations=1),
-            validate=dict,
+            throughput=Throughput(BatchFlops(self.stage), LocalContext(), peak_flops=None),
+            profiler=StepProfiler(None, Path(), CPU),
+            validate=lambda _: {},
             save=lambda *_: None,
             after_validation=lambda *_: None,
             guard=self.guard,
