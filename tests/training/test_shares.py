@@ -158,7 +158,7 @@ def test_losses_by_data_set_or_task_are_means_of_their_own_windows(name: str) ->
         with torch.no_grad():
             several = [stage(batch, totals) for batch in batches]
         shares = {key: sum(one[key] for one in several) for key in several[0]}
-        return global_means(shares, totals, strata, LocalContext())
+        return global_means(shares, totals, strata, LocalContext())[0]
 
     strata = STRATA[name]
     whole = means([[5, 0, 1], [4, 2, 6, 3]], strata)
@@ -180,7 +180,7 @@ def test_two_data_sets_of_one_shape_are_told_apart() -> None:
             [windows[place] for place in places], np.arange(len(places)), text=None, tasks=None, strata=strata
         )
         with torch.no_grad():
-            return global_means(stage(batch, total_counts([batch])), total_counts([batch]), strata, LocalContext())
+            return global_means(stage(batch, total_counts([batch])), total_counts([batch]), strata, LocalContext())[0]
 
     together = mean([0, 1, 2, 3, 4], ("a", "b"))
     assert together["eeg_loss/a"] == pytest.approx(mean([0, 2], ())["eeg_loss"], rel=1e-5)
