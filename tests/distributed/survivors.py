@@ -21,7 +21,10 @@ from neurolm.training.runs import STAGES, TrainingRun
 from tests.tiny import tiny_tokenizer_settings, write_tiny_store
 
 NUM_STEPS, STEPS_PER_EPOCH, SAVED_EVERY = 60, 10, 5
-MEASURED = ("seconds_per_step", "data_wait_share", "validation_seconds", "checkpoint", "throughput/", "memory/")
+MEASURED = (
+    *("seconds_per_step", "data_wait_share", "validation_seconds", "checkpoint"),
+    *("throughput/", "memory/", "system/"),
+)
 """How the names begin of what is measured and may differ; losses, digests of windows and validations may not."""
 TINY = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
 PATIENCE_S = 600.0
