@@ -25,7 +25,6 @@ FOLDERS = {
     size: {"data", "instruct", "instruct-4x24gb", "pretrain", "pretrain-4x24gb", "tokenizer", "tune"}
     for size in ("b", "l", "xl")
 }
-FOLDERS["xl"] |= {"pretrain-cpu"}
 
 
 def test_the_files_are_those_that_are_checked_here() -> None:
