@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-LOGITS_AT_ONCE = 2**24
-"""Logits that exist at any time, for all targets of a chunk together (64 MB in fp32)."""
+LOGITS_AT_ONCE = 2**25
+"""Logits that exist at any time, for all targets of a chunk together (128 MB in fp32). Each chunk costs a pass over the
+gradient of all weights: half as many made the head of NeuroLM-B a tenth faster, a quarter as many no faster still."""
 
 
 class HeadLoss(NamedTuple):
@@ -117,7 +118,7 @@ def _in_chunks(
     total, num_correct = torch.zeros((), device=rows.device), torch.zeros((), device=rows.device)
     each = rows.new_empty(len(rows), dtype=torch.float32)
     hidden_gradient = torch.empty_like(rows, dtype=torch.float32) if wanted[0] else None
-    weight_gradient = torch.zeros_like(matrix, dtype=torch.float32) if wanted[1] else None
+    weight_gradient = None
     room = rows.new_empty(size, len(matrix))  # the same memory for every chunk
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -129,14 +130,15 @@ def _in_chunks(
         difference = difference.to(rows.dtype)
         if hidden_gradient is not None:
             hidden_gradient[start : start + size] = difference @ matrix
-        if weight_gradient is not None:
-            _add_product(weight_gradient, difference.T, part)
+        if wanted[1]:
+            weight_gradient = _plus_product(weight_gradient, difference.T, part)
     return total, num_correct, each, hidden_gradient, weight_gradient
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left @ right``, without a temporary where all three have one precision."""
+def _plus_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """``total + left @ right`` in fp32, in the place of ``total`` where there is one."""
+    if total is None:
+        return (left @ right).float()
     if total.dtype == right.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
+        return total.addmm_(left, right)  # without a temporary
+    return total.add_(left @ right)
