@@ -35,6 +35,7 @@ from neurolm.sequences import Batch, collate  # noqa: E402
 from neurolm.text.bpe import gpt2_bpe  # noqa: E402
 from neurolm.text.instructions import TASKS, encode_task  # noqa: E402
 from neurolm.training.encoding import encode_windows  # noqa: E402
+from neurolm.training.flops import FORMULAS  # noqa: E402
 from neurolm.training.instruct import InstructLossConfig, InstructStage  # noqa: E402
 from neurolm.training.pretrain import PretrainLossConfig, PretrainStage  # noqa: E402
 from neurolm.training.stage import Stage  # noqa: E402
@@ -103,6 +104,7 @@ def measure(stage: Stage, batch: Batch, repeats: int) -> dict[str, float]:
     """Median seconds and floating-point operations of a step."""
     step(stage, batch)
     counter = FlopCounterMode(display=False)
+    counter.flop_registry |= FORMULAS  # torch's table has no attention of a CPU
     with counter:
         step(stage, batch)
     seconds = []
