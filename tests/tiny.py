@@ -109,7 +109,7 @@ def tiny_neurolm(seed: int = 0) -> NeuroLM:
     """A NeuroLM around `tiny_tokenizer`, with logits of order one."""
     torch.manual_seed(seed)
     model = NeuroLM(MODEL)
-    model.load_tokenizer(tiny_tokenizer(seed).state_dict())
+    model.tokenizer.load_state_dict(tiny_tokenizer(seed).state_dict())
     torch.nn.init.normal_(model.language_model.head.weight, std=0.25)
     return model
 

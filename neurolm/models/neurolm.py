@@ -5,7 +5,7 @@
 - codes are targets only: classes after the text ids in one softmax over text and EEG.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -91,10 +91,6 @@ class NeuroLM(nn.Module):
     def merged(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """This model's state, tensor by tensor, as that of the model of `standalone_config`."""
         return self.language_model.merged(weights, "language_model.")
-
-    def load_tokenizer(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over a stage-1 tokenizer's weights; its decoders are left out, every other name must match."""
-        self.tokenizer.load_state_dict(dict(weights))
 
     @torch.no_grad()
     def features(

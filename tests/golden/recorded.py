@@ -115,7 +115,7 @@ class Golden:
         file = read_official(self.folder / f"NeuroLM-{size}_tiny.pt")
         config = override(neurolm_config(file.checkpoint, self.tokenizer_config()), settings)
         model, layout = NeuroLM(config), neurolm_layout(config)
-        model.load_tokenizer(self.tokenizer()[0].state_dict())
+        model.tokenizer.load_state_dict(self.tokenizer()[0].state_dict())
         missing, unexpected = model.load_state_dict(layout.to_ours(file.model), strict=False)
         assert not unexpected and all(name.startswith("tokenizer.") for name in missing)
         return model.eval(), layout

@@ -78,7 +78,7 @@ def test_full_size_equals_the_released_code(released: Golden, parity: Parity, ar
     model_config = NeuroLMConfig(tokenizer=config, text_start="batch")
     layout = neurolm_layout(model_config)
     model = NeuroLM(model_config).eval()
-    model.load_tokenizer(tokenizer.state_dict())
+    model.tokenizer.load_state_dict(tokenizer.state_dict())
     del tokenizer
     _, unexpected = model.load_state_dict(layout.to_ours(recipe(layout)), strict=False)
     assert not unexpected

@@ -121,7 +121,7 @@ def test_answers_of_one_forward_read_as_if_each_stood_alone() -> None:
 def test_takes_over_a_stage_1_tokenizer() -> None:
     model = tiny()
     trained = NeuralTokenizer(model.config.tokenizer)
-    model.load_tokenizer(trained.state_dict())
+    model.tokenizer.load_state_dict(trained.state_dict())
     batch = windows()
     features = model.features(*batch)
     codes = model.codes(features)

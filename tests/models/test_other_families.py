@@ -29,7 +29,7 @@ def model(folder: Path) -> NeuroLM:
     torch.manual_seed(0)
     settings = LanguageModelConfig(name_or_path=str(folder))
     model = NeuroLM(NeuroLMConfig(tokenizer=TOKENIZER, language_model=settings)).eval()
-    model.load_tokenizer(tiny_tokenizer().state_dict())
+    model.tokenizer.load_state_dict(tiny_tokenizer().state_dict())
     return model
 
 

@@ -25,7 +25,7 @@ def adapted_stage(folder: Path) -> InstructStage:
     """NeuroLM around a llama, its adapters and the row of [SEP] away from their start."""
     settings = LanguageModelConfig(name_or_path=str(write_llama(folder)), lora=LORA)
     model = NeuroLM(NeuroLMConfig(tokenizer=TOKENIZER, language_model=settings))
-    model.load_tokenizer(tiny_tokenizer().state_dict())
+    model.tokenizer.load_state_dict(tiny_tokenizer().state_dict())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_" in name or "separator" in name:

@@ -48,7 +48,7 @@ def test_the_tokenizer_is_frozen_and_the_rest_learns() -> None:
 def test_features_are_standardised_by_the_first_batch_and_stay_so() -> None:
     torch.manual_seed(0)
     stage = PretrainStage(NeuroLM(dataclasses.replace(MODEL, feature_norm="first_batch")), PretrainLossConfig())
-    stage.model.load_tokenizer(tiny_neurolm().tokenizer.state_dict())
+    stage.model.tokenizer.load_state_dict(tiny_neurolm().tokenizer.state_dict())
     batch = collate(mixed_windows(), np.arange(7), text=None, tasks=None)
     stage.before_training([batch], LocalContext())
     assert stage.model.standardisation is not None

@@ -67,7 +67,7 @@ def read(folder: Path) -> NeuroLM:
     torch.manual_seed(0)
     settings = LanguageModelConfig(name_or_path=str(folder), gguf_file=FILE)
     model = NeuroLM(NeuroLMConfig(tokenizer=TOKENIZER, language_model=settings, spatial_embedding_init_std=0.02))
-    model.load_tokenizer(tiny_tokenizer().state_dict())
+    model.tokenizer.load_state_dict(tiny_tokenizer().state_dict())
     return model.eval()
 
 
