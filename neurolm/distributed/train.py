@@ -88,7 +88,7 @@ def train(
     )
     stop_flag = StopFlag(run)
     stop_flag.clear()
-    with stop_signals(stop_flag.set), _ProgressFollower(run) if show_progress else _Nothing():
+    with stop_signals(stop_flag.set), _ProgressFollower(run) if show_progress else nullcontext():
         try:
             _fit(trainer)
         except ray.train.TrainingFailedError as error:
@@ -96,7 +96,7 @@ def train(
                 raise UserError(mistake) from error
             raise
     if stop_flag.is_set():
-        raise Stopped(checkpoints.choose().step, total_steps)
+        raise Stopped(checkpoints.newest_step(), total_steps)
     kept = finished(run)
     assert kept is not None, f"{run.folder}: the run ended without its last record"
     return kept
@@ -217,7 +217,7 @@ def building_for(engine: EngineConfig) -> Callable[[], AbstractContextManager[No
 def _shared_copy(checkpoints: RunCheckpoints, choice: Choice) -> Any:
     """The chosen checkpoint as a folder, downloaded once for all workers of a machine if it lies elsewhere."""
     if choice.name is None:
-        return _Nothing()
+        return nullcontext()
     return Checkpoint(f"{checkpoints.path}/{choice.name}", checkpoints.filesystem).as_directory()
 
 
@@ -248,16 +248,6 @@ def _worker_environment(run: TrainingRun) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore::FutureWarning",
     } | passed
-
-
-class _Nothing:
-    """A context manager that gives None."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *details: object) -> None:
-        return None
 
 
 class _ProgressFollower:

@@ -182,6 +182,10 @@ class RunCheckpoints:
             )
         return Choice()
 
+    def newest_step(self) -> int:
+        """Of the newest checkpoint that counts, without a look at what is in its files; 0: there is none."""
+        return next((_step_of(name) for name in self._names() if self._counts(name)), 0)
+
     def choose_for_workers(self) -> Choice:
         """Choose, and leave the choice for the workers; called before they start.
 
@@ -252,7 +256,6 @@ class RunCheckpoints:
         """
         num_complete = 0
         for name in self._names():
-            files = file_names(self.filesystem, f"{self.path}/{name}")
             if num_complete >= self._keep:
                 try:
                     self.filesystem.delete_dir(f"{self.path}/{name}")
@@ -260,8 +263,13 @@ class RunCheckpoints:
                     pass  # two workers were last
                 except OSError as error:
                     logger.warning("%s/%s is no longer needed and cannot be deleted: %s", self.path, name, error)
-            elif DAMAGED not in files and is_complete(self.filesystem, f"{self.path}/{name}", files):
+            elif self._counts(name):
                 num_complete += 1
+
+    def _counts(self, name: str) -> bool:
+        """Whether all workers finished a checkpoint and nobody has found it damaged."""
+        files = file_names(self.filesystem, f"{self.path}/{name}")
+        return DAMAGED not in files and is_complete(self.filesystem, f"{self.path}/{name}", files)
 
     def _names(self) -> list[str]:
         """Checkpoints, the newest first."""
