@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--official", type=Path, required=True, metavar="FILE", help="file to write, e.g. VQ.pt")
 
     checkpoint = commands.add_parser("export-checkpoint", help="make a model folder of a run's checkpoint")
-    checkpoint.add_argument("checkpoint", type=Path, help="for example runs/demo/pretrain/checkpoints/step-00000400")
+    checkpoint.add_argument("checkpoint", type=Path, help="a folder step-* of runs/demo/checkpoints/pretrain")
     checkpoint.add_argument("--out", type=Path, required=True, help="model folder to write")
 
     options, others = parser.parse_known_args(arguments)

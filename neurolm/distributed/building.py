@@ -1,4 +1,4 @@
-"""A model is partitioned while it is built: nobody ever holds more of it than a few tensors and a share of the rest.
+"""A model is partitioned while it is built: nobody ever holds more of it than a share and `WHOLE_AT_ONCE` elements.
 
 Constructors, initialisers and loaders stay as they are. A parameter is whole when a module registers it and when any
 function of torch is given it; those that were whole for the longest are partitioned as soon as they are together larger

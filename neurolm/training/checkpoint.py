@@ -3,8 +3,8 @@
 ``model.safetensors`` holds the weights, ``config.yaml`` what was trained and how, ``manifest.json`` the SHA-256 of all
 files and is written last. Where there is need, ``text_code.json`` says how the language model writes text (if not as
 GPT-2 does), and ``extra.safetensors`` holds tensors that came with published weights and that the model does not have.
-The folder appears whole (written aside, then renamed) or not at all. Resume checkpoints, which only their own run may
-read, are the engine's business.
+The folder appears whole (written aside, then renamed) or not at all. What a run itself is resumed from is
+`neurolm.training.run_checkpoint`.
 """
 
 import hashlib
