@@ -20,6 +20,9 @@ PLACES = (
 )  # fmt: skip
 """Settings that name a place outside the working directory."""
 
+OWN_SESSION = "NEUROLM_OWN_RAY_SESSION"
+"""Environment variable of a Ray session that a job started for itself: it never gets another machine."""
+
 Main = Callable[[Path, dict[str, Any]], None]
 
 
@@ -79,6 +82,7 @@ def _announce_address(node_ip: str) -> None:
         port = free.getsockname()[1]
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
     os.environ["RAY_ADDRESS"] = f"{node_ip}:{port}"
+    os.environ[OWN_SESSION] = "1"
 
 
 @contextmanager
@@ -113,4 +117,5 @@ def ray_session() -> Iterator[None]:
         if not was_running:
             ray.shutdown()
         if starts_own:
-            del os.environ["RAY_GCS_SERVER_PORT"], os.environ["RAY_ADDRESS"]
+            for name in ("RAY_GCS_SERVER_PORT", "RAY_ADDRESS", OWN_SESSION):
+                del os.environ[name]

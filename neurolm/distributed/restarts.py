@@ -1,14 +1,39 @@
 """How often and with how many workers Ray Train starts a run, and after what it takes a worker for dead."""
 
+import logging
 import os
 
+import ray
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
+from neurolm.config import UserError
+from neurolm.distributed.jobs import OWN_SESSION
 from neurolm.training.runs import TrainingRun
 
+logger = logging.getLogger(__name__)
 GRACE_S = 60.0
 """Ray's own limits lie this far above ours, so that the log says where a worker hung before Ray ends it."""
+
+
+def refuse_too_few_cpus(run: TrainingRun) -> None:
+    """Workers without a CPU for the actor that reads for them wait for ever; a cluster may still get more machines.
+
+    Raises:
+        UserError: this machine is all there is, and it has fewer CPUs than the run asks for.
+    """
+    workers = run.min_workers or run.workers
+    wanted = workers * (run.resources.cpus_per_worker + run.resources.reader_cpus)
+    there = ray.cluster_resources().get("CPU", 0.0)
+    if wanted <= there:
+        return
+    words = (
+        f"run {run.name} asks for {wanted:g} CPUs: {workers} workers with resources.cpus_per_worker = "
+        f"{run.resources.cpus_per_worker:g} and resources.reader_cpus = {run.resources.reader_cpus:g} each; "
+    )
+    if OWN_SESSION in os.environ:
+        raise UserError(f"{words}this machine has {there:g}. Lower one of them or workers")
+    logger.warning("%sthe cluster has %g and the run waits for more", words, there)
 
 
 def scaling_config(run: TrainingRun) -> ScalingConfig:

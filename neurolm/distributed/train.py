@@ -19,7 +19,13 @@ from ray.train.torch import TorchTrainer
 
 from neurolm.config import UserError, override
 from neurolm.distributed.context import RayContext, StopFlag, Watchdog
-from neurolm.distributed.restarts import failure_config, scaling_config, set_environment, torch_config
+from neurolm.distributed.restarts import (
+    failure_config,
+    refuse_too_few_cpus,
+    scaling_config,
+    set_environment,
+    torch_config,
+)
 from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_steps
 from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import Store
@@ -70,6 +76,7 @@ def train(
     checkpoints = RunCheckpoints(run.checkpoint_storage, run.name, run.checkpoints.keep)
     checkpoints.forget(RAY_SNAPSHOT)
     (run.folder / MISTAKE).unlink(missing_ok=True)
+    refuse_too_few_cpus(run)
     set_environment(run)
     trainer = TorchTrainer(
         functools.partial(_worker, run=run, parent=parent),
@@ -142,7 +149,7 @@ def _worker(run: TrainingRun, parent: str | None) -> None:
     if (run.folder / MISTAKE).is_file():
         raise UserError((run.folder / MISTAKE).read_text())
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
+    torch.set_num_threads(run.resources.threads)
     watchdog = Watchdog(run.survival.worker_timeout_s, run.survival.worker_timeout_s + run.survival.start_timeout_s)
     checkpoints = RunCheckpoints(run.checkpoint_storage, run.name, run.checkpoints.keep)
 
@@ -238,13 +245,12 @@ def _mistake_of(run: TrainingRun, error: Exception) -> str | None:
 
 
 def _worker_environment(run: TrainingRun) -> dict[str, str]:
-    threads = str(max(1, int(run.resources.cpus_per_worker)))
     names = ("NEUROLM_HOME", "NEUROLM_GIT_COMMIT", "DS_ACCELERATOR")
     passed = {name: os.environ[name] for name in names if name in os.environ}
     if not run.resources.gpus_per_worker:
         passed.setdefault("DS_ACCELERATOR", "cpu")
     return {
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(run.resources.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore::FutureWarning",
     } | passed

@@ -39,13 +39,18 @@ class ResourcesConfig:
     """What one worker asks of the cluster."""
 
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs (and torch threads, at least one) of a training worker."""
+    """CPUs of a training worker; rounded, at least one, its threads of torch."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of a training worker."""
     reader_cpus: Annotated[float, Field(gt=0)] = 0.25
     """CPUs of the Ray Data actor that reads for one worker."""
     peak_flops: Annotated[float, Field(gt=0)] | None = None
     """Operations a second that one worker's device could do at most, for MFU; null: a known GPU's data sheet."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch in a training worker."""
+        return max(1, round(self.cpus_per_worker))
 
 
 @config

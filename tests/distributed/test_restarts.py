@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from neurolm.config import build, override
+from neurolm.config import UserError, build, override
 from neurolm.distributed.context import COMMIT_S, half_way
-from neurolm.distributed.restarts import GRACE_S, failure_config, scaling_config, set_environment, torch_config
+from neurolm.distributed.jobs import OWN_SESSION
+from neurolm.distributed.restarts import (
+    GRACE_S,
+    failure_config,
+    refuse_too_few_cpus,
+    scaling_config,
+    set_environment,
+    torch_config,
+)
 from neurolm.training.runs import TokenizerRun
 from tests.tiny import tiny_tokenizer_settings
 
@@ -39,6 +47,20 @@ def test_resources_of_a_worker(run: TokenizerRun) -> None:
     assert scaling_config(run).resources_per_worker == {"CPU": 0.5}
     with_gpu = scaling_config(override(run, {"resources.gpus_per_worker": 1}))
     assert with_gpu.use_gpu and with_gpu.resources_per_worker == {"CPU": 0.5, "GPU": 1}
+
+
+def test_more_cpus_than_the_only_machine_has_are_refused(
+    run: TokenizerRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.8})
+    refuse_too_few_cpus(run)  # 3 x (0.5 + 0.1)
+    run = override(run, {"resources.cpus_per_worker": 1})
+    refuse_too_few_cpus(override(run, {"min_workers": 1}))
+    refuse_too_few_cpus(run)
+    assert "asks for 3.3 CPUs" in caplog.text and "waits for more" in caplog.text
+    monkeypatch.setenv(OWN_SESSION, "1")
+    with pytest.raises(UserError, match=r"3 workers with resources.cpus_per_worker = 1 .* this machine has 1.8"):
+        refuse_too_few_cpus(run)
 
 
 def test_patience_reaches_every_limit_and_the_watchdog_comes_first(
