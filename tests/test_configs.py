@@ -10,6 +10,7 @@ from neurolm.datasets import LAYOUTS
 from neurolm.datasets.ingest import Step
 from neurolm.distributed.pipeline import STEPS, read_pipeline
 from neurolm.distributed.sweep_config import TuneRun, check_space
+from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.text.instructions import TASKS
@@ -29,8 +30,11 @@ FOLDERS = {
 
 def test_the_files_are_those_that_are_checked_here() -> None:
     found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.*")}
+    large = {f"xl-cpu/{name}.yaml" for name in ("data", "large", "pipeline", "tokenizer", "pretrain", "instruct")}
     declarations = {f"datasets/{name}.yaml" for name in ("eegmat", "eegmmidb", "fist_imagery")}  # test_folder.py
-    assert found == {f"{folder}/{name}.yaml" for folder, names in FOLDERS.items() for name in names} | declarations
+    assert (
+        found == {f"{folder}/{name}.yaml" for folder, names in FOLDERS.items() for name in names} | declarations | large
+    )
 
 
 @pytest.mark.parametrize("budget", ["full", "quick"])
@@ -53,6 +57,17 @@ def test_stages_and_sweeps_load(folder: str, budget: str) -> None:
     assert sweep.sweep.num_trials >= 4
     for task in sweep.tasks:
         assert LAYOUTS[sweep.data.sets[TASKS[task].data_set].layout].labels == tuple(TASKS[task].answers)
+
+
+def test_xl_on_a_cpu_is_xl() -> None:
+    on_gpus = load_run(CONFIGS / "xl" / "pretrain.yaml", {"language_model.name_or_path": None})
+    pretrain = load_run(CONFIGS / "xl-cpu" / "pretrain.yaml", {})
+    assert isinstance(on_gpus, PretrainRun) and isinstance(pretrain, PretrainRun)
+    assert pretrain.language_model == on_gpus.language_model
+    tokenizer = load_run(CONFIGS / "xl-cpu" / "tokenizer.yaml", {})
+    assert isinstance(tokenizer, TokenizerRun) and tokenizer.model == NeuralTokenizerConfig()
+    instruct = load_run(CONFIGS / "xl-cpu" / "instruct.yaml", {})
+    assert instruct.engine == pretrain.engine and instruct.activation_checkpointing
 
 
 @pytest.mark.parametrize("folder", ["b", "l", "xl"])
