@@ -98,7 +98,7 @@ class Search:
             num_micro_batches=number,
             bucket=self._engine.reduce_bucket_size,
             overlap=self._engine.overlap_communication,
-            live=self._engine.max_live_parameters,
+            live=self._live_parameters,
             update_at_once=self._engine.sub_group_size,
         )
         return Option(
@@ -110,6 +110,13 @@ class Search:
             traffic_bytes=traffic(self._sizes, division, self._numbers, num_gpus=num_gpus, num_micro_batches=number),
             flop_per_step=self.flop(division.checkpointing),
         )
+
+    @property
+    def _live_parameters(self) -> int:
+        """Elements of gathered weights under ZeRO-3: those that the backward pass of text, or of windows of one shape,
+        gathers wait until the backward passes of the others have used them too."""
+        num_passes = len(self._windows.shares) + bool(self.run.batch.text_size)
+        return self._sizes.trainable if num_passes > 1 else self._engine.max_live_parameters
 
     def flop(self, checkpointing: bool) -> float:
         """Operations of a whole step of the global batch: every window by its shape, and the text."""

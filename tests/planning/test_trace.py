@@ -116,11 +116,11 @@ def test_a_frozen_encoder_is_not_trained_and_text_is_read_by_itself() -> None:
 @pytest.mark.parametrize("stage", SHAPES)
 def test_checkpointing_keeps_less_and_computes_more(stage: str) -> None:
     tracer = tracer_of(stage, config=DEEP)
-    plain = tracer(LONG[stage], 8, 0, LENGTH)
-    checkpointed = tracer(LONG[stage], 8, 0, LENGTH, checkpointing=True)
+    plain = tracer(LONG[stage], 24, 0, LENGTH)
+    checkpointed = tracer(LONG[stage], 24, 0, LENGTH, checkpointing=True)
     assert checkpointed.activation_bytes < 0.6 * plain.activation_bytes
     assert plain.flop < checkpointed.flop < 1.4 * plain.flop
-    assert tracer(LONG[stage], 8, 0, LENGTH) == plain
+    assert tracer(LONG[stage], 24, 0, LENGTH) == plain
 
 
 def test_gradients_of_text_wait_for_those_of_eeg() -> None:
