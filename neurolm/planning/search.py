@@ -115,7 +115,7 @@ class Search:
     def _live_parameters(self) -> int:
         """Elements of gathered weights that ZeRO-3 holds at a time.
 
-        What the backward pass of text, or of windows of one shape, gathers waits until those of the others have used it.
+        What the backward pass of text, or of windows of one shape, gathers waits until the others' have used it.
         """
         num_passes = len(self._windows.shares) + bool(self.run.batch.text_size)
         return self._sizes.trainable if num_passes > 1 else self._engine.max_live_parameters
