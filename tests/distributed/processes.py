@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -44,7 +44,7 @@ class Family:
             root = psutil.Process(self.process.pid)
             for one in [root, *root.children(recursive=True)]:
                 self._known.setdefault(one.pid, one)
-        return [one for one in self._known.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in self._known.values() if _runs(one)]
 
     def is_over(self) -> bool:
         """Whether the first process has ended; what it had started by now is remembered for `end`."""
@@ -66,6 +66,12 @@ class Family:
                 one.kill()
         psutil.wait_procs(list(self._known.values()), timeout=30)
         self.process.wait(30)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # it may end between two questions
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def environment(**changes: str) -> dict[str, str]:

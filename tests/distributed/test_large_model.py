@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -96,8 +97,9 @@ def watch(family: Family, until: Callable[[], bool]) -> float:
     peak = 0.0
     while not (until() or family.is_over()):
         for one in family.members():
-            if one.name().startswith("ray::RayTrainWorker"):
-                peak = max(peak, one.memory_info().rss / 2**30)
+            with suppress(psutil.NoSuchProcess):
+                if one.name().startswith("ray::RayTrainWorker"):
+                    peak = max(peak, one.memory_info().rss / 2**30)
         time.sleep(0.5)
     return peak
 
