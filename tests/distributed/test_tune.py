@@ -33,6 +33,7 @@ class FakeTune:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: set[str] = set()
         self.validations_until_kill: float = math.inf
+        self.is_gentle = False
         self.reports: list[dict[str, Any]] = []
         monkeypatch.setattr(tune.tune, "Tuner", self.tuner)
         monkeypatch.setattr(tune.tune, "report", self.reports.append)
@@ -85,7 +86,9 @@ class FakeTune:
             (run.folder / "model").mkdir(exist_ok=True)
             (run.folder / "model" / "rate").write_text(str(rate))
             self.validations_until_kill -= 1
-            if self.validations_until_kill == 0:
+            if self.validations_until_kill == 0 and self.is_gentle:
+                self.search._driver.stop()  # what SIGTERM does
+            elif self.validations_until_kill == 0:
                 raise Killed
             self.search.on_trial_result(self.trial_id, {"step": number})
             if run.name in self.asked:
@@ -166,6 +169,19 @@ def test_killed_and_run_again(tmp_path: Path, store: Path, fake: FakeTune, kill_
     assert json.dumps(history(run.sweep_folder)) == json.dumps(history(tmp_path / "whole" / "tune"))
     assert [trial.rungs for trial in record.trials] == [trial.rungs for trial in whole.trials]
     assert sum(trial.starts for trial in record.trials) >= sum(trial.starts for trial in whole.trials)
+
+
+def test_stopped_on_request_and_run_again(tmp_path: Path, store: Path, fake: FakeTune) -> None:
+    tune.sweep(make_sweep(tmp_path / "whole", store))
+    run = make_sweep(tmp_path / "hurt", store)
+    fake.asked.clear()
+    fake.validations_until_kill, fake.is_gentle = 2, True
+    with pytest.raises(Stopped, match="stopped on request after 0 of 8 trials; checkpoints are written"):
+        tune.sweep(run)
+    assert fake.asked == {"trial-0000"}
+    fake.asked.clear()
+    tune.sweep(run)
+    assert json.dumps(history(run.sweep_folder)) == json.dumps(history(tmp_path / "whole" / "tune"))
 
 
 def test_a_sweep_is_refused_with_other_settings(tmp_path: Path, store: Path, fake: FakeTune) -> None:
