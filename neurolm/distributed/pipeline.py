@@ -12,11 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from neurolm.config import ConfigError, Location, build, config, flatten, load, read
+from neurolm.config import ConfigError, Location, UserError, build, config, flatten, load, read
 from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
 from neurolm.datasets.synthetic import write_demo_recordings
 from neurolm.distributed.data import write_stores
 from neurolm.distributed.sweep_config import TuneRun
+from neurolm.distributed.sweep_log import FILE_NAME as EVENTS
 from neurolm.distributed.token_job import encode_on_ray
 from neurolm.distributed.train import train
 from neurolm.distributed.tune import sweep
@@ -151,15 +152,17 @@ def _tokenize_if_asked(file: Path, values: dict[str, Any]) -> None:
         tokenize_step(file, values)
 
 
-def tune_step(file: Path, values: dict[str, Any]) -> None:
-    """Run the sweep."""
+def tune_step(file: Path, values: dict[str, Any], must_exist: bool = False) -> None:
+    """Run or resume the sweep. Raises UserError, also where it must have been begun and was not."""
     run = load(TuneRun, file, values)
+    if must_exist and not (run.sweep_folder / EVENTS).is_file():
+        raise UserError(f"{run.sweep_folder}: there is no sweep to resume; give its out, or leave --resume out")
     say(f"tune  {run.sweep.num_trials} trials over {', '.join(run.sweep.space)}")
     record = sweep(run)
-    best = max((trial for trial in record.trials if trial.state == "complete"), key=lambda trial: trial.best_value or 0)
-    counts = {state: sum(trial.state == state for trial in record.trials) for state in ("complete", "pruned", "failed")}
-    told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    say(f"tune  {told}; best: trial {best.number}, validation score {best.best_value:.3f}")
+    told = ", ".join(f"{record.count(state)} {state}" for state in ("complete", "pruned", "failed"))
+    best = record.best
+    assert best is not None, "a sweep without a finished trial has raised"
+    say(f"tune  {told}; best: trial {best.number}, {record.metric} {best.best_value:.3f}")
     write_sweep_report(run.out)
 
 

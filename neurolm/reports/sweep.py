@@ -40,7 +40,21 @@ class TrialRecord:
     best_value: float | None
     """The best value of the curve; None if there is none."""
     seconds: float | None
-    """Wall time."""
+    """Wall time in which it was worked on, over all its starts."""
+    task_curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """For each task the curve of its own selection metric, at the same budgets as ``curve``."""
+    objectives: dict[str, float] = field(default_factory=dict)
+    """Each objective's value for the weights that the trial kept; empty if there is none."""
+    rungs: list[tuple[float, float]] = field(default_factory=list)
+    """Where pruning looked at the trial: budget, and the best value it had reached by then."""
+    starts: int = 1
+    """How often it was started; more than once where something was killed."""
+    cpu_hours: float | None = None
+    """CPUs asked for times hours of work."""
+    gpu_hours: float | None = None
+    """GPUs asked for times hours of work."""
+    origin: str = "sampler"
+    """Who chose the parameters, in words: the sampler, the config's ``first``, or a trial of an earlier sweep."""
 
     def __post_init__(self) -> None:
         if self.state not in WORDS:
@@ -66,11 +80,19 @@ class SweepRecord:
     importances: dict[str, float] = field(default_factory=dict)
     """Dotted setting to its share of the differences between trials; empty if there were too few to say."""
     num_validations: int | None = None
-    """The full budget of a trial, in units of the curves' first number."""
+    """How often a trial of the full budget validates."""
     budget_unit: str = "validation"
     """What the curves' first number counts."""
+    full_budget: float | None = None
+    """The full budget of a trial in that unit; None: ``num_validations`` is it."""
     mode: Literal["max", "min"] = "max"
     """Whether large or small values of the metric are good."""
+    directions: dict[str, Literal["max", "min"]] = field(default_factory=dict)
+    """What was optimised, by name; several of them in a multi-objective sweep."""
+    sampler: str | None = None
+    """How parameters were proposed, in words."""
+    pruner: str | None = None
+    """When weak trials were stopped, in words."""
     title: str = "Sweep of the instruction tuning"
     """What the page is called."""
     command: str | None = None
@@ -82,6 +104,24 @@ class SweepRecord:
         finished = [trial for trial in self.trials if trial.state == "complete" and trial.best_value is not None]
         sign = 1 if self.mode == "max" else -1
         return max(finished, key=lambda trial: sign * (trial.best_value or 0.0), default=None)
+
+    @property
+    def budget(self) -> float | None:
+        """The full budget of a trial, in units of the curves' first number."""
+        return self.num_validations if self.full_budget is None else self.full_budget
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """Trials with the full budget that no other such trial beats or equals in every objective (Pareto front)."""
+        finished = [trial for trial in self.trials if trial.state == "complete" and trial.objectives]
+        return [trial for trial in finished if not any(self._dominates(other, trial) for other in finished)]
+
+    def _dominates(self, one: TrialRecord, other: TrialRecord) -> bool:
+        gains = [
+            (one.objectives[name] - other.objectives[name]) * (1 if mode == "max" else -1)
+            for name, mode in self.directions.items()
+        ]
+        return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
     def count(self, state: str) -> int:
         """How many trials ended so."""
@@ -100,11 +140,16 @@ class SweepRecord:
             values = json.loads(path.read_text())
             if values.pop("schema") != SCHEMA_VERSION:
                 raise ValueError("another schema")
-            trials = [TrialRecord(**trial) for trial in values.pop("trials")]
-            trials = [dataclasses.replace(trial, curve=[(at, value) for at, value in trial.curve]) for trial in trials]
-            return cls(trials=trials, **values)
+            return cls(trials=[_trial_of(trial) for trial in values.pop("trials")], **values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SweepError(f"{path}: no readable sweep record of schema {SCHEMA_VERSION} ({error})") from None
+
+
+def _trial_of(values: dict[str, Any]) -> TrialRecord:
+    """A trial as JSON has it, with pairs again where JSON knows only lists."""
+    curves = {name: [(at, value) for at, value in values[name]] for name in ("curve", "rungs") if name in values}
+    by_task = {name: [(at, value) for at, value in curve] for name, curve in values.get("task_curves", {}).items()}
+    return TrialRecord(**(values | curves | {"task_curves": by_task}))
 
 
 def write_report(
@@ -160,10 +205,11 @@ def _facts(sweep: SweepRecord) -> str:
     states = ", ".join(f"{sweep.count(state)} {WORDS[state]}" for state in WORDS if sweep.count(state))
     seconds = sum(trial.seconds or 0.0 for trial in sweep.trials)
     facts = {"trials": f"{len(sweep.trials)} ({states})", "time of all trials": _duration(seconds)}
-    if sweep.num_validations and sweep.trials:
+    if sweep.budget and sweep.trials:
         run = sum(trial.curve[-1][0] for trial in sweep.trials if trial.curve)
-        full = len(sweep.trials) * sweep.num_validations
-        facts["budget"] = f"{number(run)} of {full} {unit} run; pruning and failures left out {1 - run / full:.0%}"
+        full = len(sweep.trials) * sweep.budget
+        left_out = f"pruning and failures left out {1 - run / full:.0%}"
+        facts["budget"] = f"{number(run)} of {number(full)} {unit} run; {left_out}"
     if sweep.mode == "min":
         facts["objective"] = "the smaller the better"
     return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items())

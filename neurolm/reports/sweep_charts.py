@@ -32,9 +32,7 @@ def learning_curves(sweep: "SweepRecord") -> str:
     trials = [trial for trial in sweep.trials if trial.points]
     if not trials:
         return NOTHING
-    budgets = [at for trial in trials for at, _ in trial.points] + (
-        [float(sweep.num_validations)] if sweep.num_validations else []
-    )
+    budgets = [at for trial in trials for at, _ in trial.points] + ([float(sweep.budget)] if sweep.budget else [])
     x = Scale.around(budgets, LEFT, WIDTH - RIGHT, margin=0.04)
     y = Scale.around([value for trial in trials for _, value in trial.points], HEIGHT - BOTTOM, TOP)
     parts = []
