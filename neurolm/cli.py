@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
     predict.add_argument("--task", help="which of the model's tasks to ask; the only one if there is one")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
 
-    report = commands.add_parser("report", help="write a sweep's page again")
-    report.add_argument("out", type=Path, help="folder of results")
+    report = commands.add_parser("report", help="write a sweep's report again, also while it runs")
+    report.add_argument("out", type=Path, metavar="sweep", help="folder of results, or the folder tune in it")
 
     rescore = commands.add_parser("rescore", help="score saved answers again, without a model or an opening")
     rescore.add_argument("out", type=Path, help="folder of results")
@@ -252,12 +252,15 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from neurolm.reports.closing import write_sweep_report
+    from neurolm.reports.closing import results_folder, write_sweep_report
 
-    path = write_sweep_report(options.out)
+    path = write_sweep_report(results_folder(options.out))
     if path is None:
-        raise UserError(f"{options.out}: no finished sweep here (tune/sweep.json and best.yaml are missing)")
-    print(path)
+        raise UserError(
+            f"{options.out}: no sweep here (tune/sweep.json is missing); give the out of a sweep, once its first trial "
+            "has begun"
+        )
+    print("\n".join(str(path.with_suffix(kind)) for kind in (".html", ".md", ".json")))
 
 
 def _rescore(options: argparse.Namespace) -> None:
