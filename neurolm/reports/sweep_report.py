@@ -10,7 +10,7 @@ from typing import Any
 
 from neurolm.reports.page import origin, write_page
 from neurolm.reports.results import write_whole
-from neurolm.reports.sections import Section, contents
+from neurolm.reports.sections import Section, contents, plain
 from neurolm.reports.sweep import WORDS
 from neurolm.reports.sweep_analysis import best_so_far, comparable, costs, failures, front, goals, task_peaks
 from neurolm.reports.sweep_charts import plural
@@ -81,10 +81,10 @@ def as_dict(given: Material) -> dict[str, Any]:
 
 
 def _markdown(given: Material, found: Sequence[Section]) -> str:
-    facts = "\n".join(f"- {name}: {fact}" for name, fact in _facts(given).items())
+    facts = "\n".join(plain(f"- {name}: {fact}") for name, fact in _facts(given).items())
     parts = [
-        f"# {given.sweep.title}",
-        *_headline(given),
+        plain(f"# {given.sweep.title}"),
+        *map(plain, _headline(given)),
         facts,
         *(text for section in found if (text := section.markdown())),
     ]
