@@ -156,10 +156,10 @@ def tune_step(file: Path, values: dict[str, Any]) -> None:
     run = load(TuneRun, file, values)
     say(f"tune  {run.sweep.num_trials} trials over {', '.join(run.sweep.space)}")
     record = sweep(run)
-    best = max((trial for trial in record.trials if trial.state == "complete"), key=lambda trial: trial.best_value or 0)
-    counts = {state: sum(trial.state == state for trial in record.trials) for state in ("complete", "pruned", "failed")}
-    told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    say(f"tune  {told}; best: trial {best.number}, validation score {best.best_value:.3f}")
+    told = ", ".join(f"{record.count(state)} {state}" for state in ("complete", "pruned", "failed"))
+    best = record.best
+    assert best is not None, "a sweep without a finished trial has raised"
+    say(f"tune  {told}; best: trial {best.number}, {record.metric} {best.best_value:.3f}")
     write_sweep_report(run.out)
 
 

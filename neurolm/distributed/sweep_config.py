@@ -1,69 +1,59 @@
-"""What a sweep is: the instruction run that its trials vary, over which settings, and when a weak trial is stopped."""
+"""What a sweep is: the instruction run that its trials vary, over which settings, and when weak ones are stopped."""
 
-import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from neurolm.config import as_dict, build, config, override
+from neurolm.config import ConfigError, Location, as_dict, build, config, override
+from neurolm.distributed.pruning import PruningConfig
+from neurolm.distributed.search_space import Distribution, check_conditions, example
+from neurolm.distributed.study import Direction, Plan, SamplerConfig, check_given, check_sampler
 from neurolm.training.runs import InstructRun
+
+PER_TASK = "tasks"
+"""Objective of a multi-objective sweep."""
 
 
 @config
-class Distribution:
-    """Where a setting is drawn from; exactly one of the four is given."""
+class WarmStart:
+    """What is taken over from an earlier sweep."""
 
-    uniform: tuple[float, float] | None = None
-    """Any number between two bounds."""
-    log_uniform: tuple[float, float] | None = None
-    """Any positive number between two bounds, evenly in its logarithm."""
-    integer: tuple[int, int] | None = None
-    """A whole number between two bounds, both included."""
-    choice: tuple[Any, ...] | None = None
-    """One of a list."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> "Distribution":
-        given = [name for name in ("uniform", "log_uniform", "integer", "choice") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of uniform, log_uniform, integer, choice; found {given or 'none'}")
-        return self
-
-    def suggest(self, trial: Any, name: str) -> Any:
-        """Draw a value through an Optuna trial."""
-        if self.choice is not None:
-            return trial.suggest_categorical(name, list(self.choice))
-        if self.integer is not None:
-            return trial.suggest_int(name, *self.integer)
-        low, high = self.log_uniform or self.uniform or (0.0, 0.0)
-        return trial.suggest_float(name, low, high, log=self.log_uniform is not None)
-
-    def describe(self) -> str:
-        """The distribution in words: ``log_uniform [1e-05, 0.001]``."""
-        kind, value = next((kind, value) for kind, value in dataclasses.asdict(self).items() if value is not None)
-        return f"{kind} {list(value)}"
+    sweep: Location
+    """Its ``out``, or its ``sweep.json``."""
+    best: Annotated[int, Field(ge=0)] = 3
+    """So many of its best settings are tried first, as far as they are in this sweep's space."""
+    learn: bool = False
+    """Tell the sampler its finished trials; for a sweep of the same objective and full budget on the same data."""
 
 
 @config
 class SweepConfig:
-    """How many trials, over which settings, and when a weak one is stopped."""
+    """How many trials, over which settings, for which objective, and when a weak one is stopped."""
 
     num_trials: Annotated[int, Field(gt=0)] = 8
     """Trials in all."""
     workers_per_trial: Annotated[int, Field(gt=0)] = 1
     """Training workers of each trial; more than one needs engine.kind deepspeed."""
-    concurrent_trials: Annotated[int, Field(gt=0)] = 1
-    """Trials at the same time; bounded by the cluster's resources."""
+    concurrent_trials: Annotated[int, Field(gt=0)] | None = 1
+    """Trials at the same time; null: as many as the cluster has room for. With 1, a sweep can be repeated exactly."""
     space: dict[str, Distribution]
     """Dotted setting names and where their values are drawn from."""
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    """How values are proposed."""
+    pruning: PruningConfig = Field(default_factory=PruningConfig)
+    """When weak trials are stopped; compared at equal numbers of instruction tokens."""
+    objective: str = "score"
+    """``score``: the mean of the tasks' selection metric. ``tasks``: every task's is an objective of its own. Else the
+    name of a validation metric, such as ``workload/balanced_accuracy``."""
+    direction: Direction = "max"
+    """Whether large or small values of the objective are good."""
     first: tuple[dict[str, Any], ...] = ()
     """Settings to try before the sampler is asked, for example the paper's."""
-    grace_validations: Annotated[int, Field(gt=0)] = 1
-    """Validations that every trial is given before it may be stopped (ASHA's grace period)."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 2
-    """ASHA keeps one in so many trials at every rung."""
+    warm_starts: tuple[WarmStart, ...] = ()
+    """Earlier sweeps to begin from; their best settings come after ``first``."""
 
 
 @config
@@ -78,6 +68,19 @@ class TuneRun(InstructRun):
         """Where the sweep writes."""
         return self.out / "tune"
 
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """The objectives by name; those of several tasks are called after them."""
+        if self.sweep.objective == PER_TASK:
+            return dict.fromkeys(self.tasks, self.sweep.direction)
+        return {self.sweep.objective: self.sweep.direction}
+
+    @property
+    def plan(self) -> Plan:
+        """What proposals depend on."""
+        sweep = self.sweep
+        return Plan(sweep.space, sweep.sampler, self.seed, self.directions, sweep.num_trials)
+
     def instruct_run(self, settings: Mapping[str, Any] | None = None) -> InstructRun:
         """The instruction run with some settings replaced. Raises ConfigError."""
         values = as_dict(self)
@@ -85,13 +88,42 @@ class TuneRun(InstructRun):
         values["workers"] = self.sweep.workers_per_trial
         return override(build(InstructRun, values, source="sweep"), settings or {})
 
+    def trial_run(self, settings: Mapping[str, Any]) -> InstructRun:
+        """The instruction run of a trial, which validates after as many instruction tokens as every other.
+
+        So a trial of twice the epochs validates twice as often. Raises ConfigError.
+        """
+        run = self.instruct_run(settings)
+        if "validations" in settings or run.epochs == self.epochs:
+            return run
+        return override(run, {"validations": math.ceil(self.validations * run.epochs / self.epochs)})
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs of the longest trial that can be drawn."""
+        drawn = self.sweep.space.get("epochs")
+        return max((int(value) for value in drawn.extremes), default=self.epochs) if drawn else self.epochs
+
 
 def check_space(run: TuneRun) -> None:
-    """A misspelt name or an impossible value fails before the first trial. Raises ConfigError."""
-    for name, distribution in run.sweep.space.items():
-        for value in (
-            distribution.choice or distribution.integer or distribution.log_uniform or distribution.uniform or ()
-        ):
-            run.instruct_run({name: value})
-    for settings in run.sweep.first:
-        run.instruct_run(settings)
+    """A misspelt name, an impossible value or an unfit sampler fails before the first trial. Raises UserError."""
+    sweep = run.sweep
+    check_conditions(sweep.space)
+    task = sweep.objective.split("/")[0]
+    if task not in ("score", PER_TASK, *run.tasks):
+        raise ConfigError(
+            f"sweep.objective: found {sweep.objective!r}; expected score, tasks, or a validation metric of a task "
+            f"such as {run.tasks[0]}/balanced_accuracy"
+        )
+    for name, distribution in sweep.space.items():
+        for value in distribution.extremes:
+            run.trial_run(example(sweep.space, name) | {name: value})
+    check_given(run.plan, sweep.first, "sweep.first")
+    for settings in sweep.first:
+        run.trial_run(settings)
+    check_sampler(run.plan, len(sweep.first) + sum(start.best for start in sweep.warm_starts))
+    if len(run.directions) > 1 and sweep.pruning.kind != "none":
+        raise ConfigError(
+            f"sweep.pruning.kind: found {sweep.pruning.kind}, but with an objective for each of "
+            f"{', '.join(run.tasks)} a trial that is weak at one may be the best at another; set it to none"
+        )

@@ -236,6 +236,8 @@ class InstructRun(TrainingRun):
     """Names of the tasks to learn, each on its data set in the store."""
     own_tasks: dict[str, Task] = Field(default_factory=dict)
     """Tasks of your own by name, for ``tasks`` to choose from beside those that neurolm defines."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Replaces the pretrained model's ``language_model.dropout``; null keeps it."""
     attention: Attention = "sdpa"
     """How the language model computes attention: sdpa everywhere, or on GPUs flex, which skips masked blocks."""
     lora: LoraConfig | None = None
@@ -258,7 +260,11 @@ class InstructRun(TrainingRun):
     @property
     def switches(self) -> dict[str, Any]:
         """Dotted settings of the pretrained model's config that this run replaces."""
-        chosen = {"tokenizer.compat_pad_to": self.compat_pad_to, "text_start": self.text_start}
+        chosen = {
+            "tokenizer.compat_pad_to": self.compat_pad_to,
+            "text_start": self.text_start,
+            "language_model.dropout": self.dropout,
+        }
         return {name: value for name, value in chosen.items() if value is not None}
 
 

@@ -11,7 +11,7 @@ from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_st
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.token_job import encode_on_ray
 from neurolm.distributed.train import train
-from neurolm.distributed.tune import _trial_run
+from neurolm.distributed.tune import trial_run
 from neurolm.eeg.reading import ReadingPlan, read_steps
 from neurolm.eeg.shards import Store
 from neurolm.eeg.token_store import TokenStore, TokenStoreError
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 def test_every_trial_of_a_sweep_reads_the_tokens_of_the_sweep(tmp_path: Path) -> None:
     config = ROOT / "ray_jobs" / "configs" / "workload" / "tune.yaml"
     sweep = load(TuneRun, config, {"out": str(tmp_path), "data.tokens": "bfloat16"})
-    trial = _trial_run(sweep, "trial-1", {"optimizer.learning_rate": 1e-3})
+    trial = trial_run(sweep, 1, {"optimizer.learning_rate": 1e-3})
     assert trial.out != sweep.out
     assert trial.data.tokens == "bfloat16"
     assert trial.training_tokens == sweep.training_tokens == tmp_path / "token_store"
