@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     predict.add_argument("--json", action="store_true", help="print one JSON object")
 
     report = commands.add_parser("report", help="write a sweep's report again, also while it runs")
-    report.add_argument("out", type=Path, metavar="sweep", help="folder of results, or the folder tune in it")
+    report.add_argument("sweep", type=Path, help="folder of results, or the folder tune in it")
 
     rescore = commands.add_parser("rescore", help="score saved answers again, without a model or an opening")
     rescore.add_argument("out", type=Path, help="folder of results")
@@ -252,14 +252,20 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from neurolm.reports.closing import results_folder, write_sweep_report
+    from neurolm.reports.closing import has_finished_sweep, write_sweep_report
 
-    path = write_sweep_report(results_folder(options.out))
-    if path is None:
-        raise UserError(
-            f"{options.out}: no sweep here (tune/sweep.json is missing); give the out of a sweep, once its first trial "
-            "has begun"
-        )
+    out = options.sweep.parent if options.sweep.name == "tune" else options.sweep
+    record = None
+    if not has_finished_sweep(out):
+        try:
+            from neurolm.distributed.sweep_summary import read_sweep
+        except ImportError as error:
+            raise UserError(
+                f"a sweep that has not ended is read with Optuna ({error}); install neurolm[cluster]"
+            ) from error
+        record = read_sweep(out / "tune")
+    path = write_sweep_report(out, record)
+    assert path is not None, "a sweep was read"
     print("\n".join(str(path.with_suffix(kind)) for kind in (".html", ".md", ".json")))
 
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from neurolm.config import ConfigError, Location, build, config, flatten, load, read
 from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
 from neurolm.datasets.synthetic import write_demo_recordings
+from neurolm.distributed.confirmation import confirm, publish
 from neurolm.distributed.data import write_stores
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.token_job import encode_on_ray
@@ -152,7 +153,7 @@ def _tokenize_if_asked(file: Path, values: dict[str, Any]) -> None:
 
 
 def tune_step(file: Path, values: dict[str, Any]) -> None:
-    """Run the sweep."""
+    """Run the sweep, and its best setting again on fresh seeds."""
     run = load(TuneRun, file, values)
     say(f"tune  {run.sweep.num_trials} trials over {', '.join(run.sweep.space)}")
     record = sweep(run)
@@ -161,6 +162,10 @@ def tune_step(file: Path, values: dict[str, Any]) -> None:
     assert best is not None, "a sweep without a finished trial has raised"
     say(f"tune  {told}; best: trial {best.number}, {record.metric} {best.best_value:.3f}")
     write_sweep_report(run.out)
+    found = confirm(run, record)
+    if found is not None:
+        say(f"tune  on seeds {', '.join(map(str, found.seeds))}: {found.verdict}")
+    publish(run, found, write_sweep_report(run.out))
 
 
 def evaluate_step(file: Path, values: dict[str, Any]) -> None:

@@ -24,6 +24,11 @@ from neurolm.reports.sweep import State
 FILE_NAME = "trials.jsonl"
 
 
+def trial_name(number: int) -> str:
+    """Name and folder of a trial's run."""
+    return f"trial-{number:04d}"
+
+
 @dataclass(frozen=True)
 class Point:
     """One validation of a trial."""

@@ -18,17 +18,22 @@ RECORD = "sweep.json"
 """The sweep's record in its folder ``tune``."""
 
 
-def write_sweep_report(out: Path) -> Path | None:
-    """Write ``report.html``, ``.md`` and ``.json`` from what lies in ``out`` now; None where there is no sweep."""
+def write_sweep_report(out: Path, sweep: SweepRecord | None = None) -> Path | None:
+    """Write ``report.html``, ``.md`` and ``.json`` from what lies in ``out`` now; None where there is no sweep.
+
+    Args:
+        out: folder of results.
+        sweep: one that has not ended; None: read the record that a sweep leaves at its end.
+    """
     record = out / "tune" / RECORD
-    if not record.is_file():
+    if sweep is None and not record.is_file():
         return None
     best, results, confirmation = out / "best.yaml", out / "results.json", out / "tune" / CONFIRMATION
-    sweep = SweepRecord.load(record)
+    sweep = sweep or SweepRecord.load(record)
     given = Material(
         sweep,
         command=sweep.command or f"python ray_jobs/train.py {best} run_id=again",
-        best_config=best.read_text() if best.is_file() else None,
+        best_config=best.read_text() if best.is_file() and sweep.is_finished else None,
         confirmation=Confirmation.load(confirmation) if confirmation.is_file() else None,
         results=json.loads(results.read_text()) if results.is_file() else None,
         num_classes=classes_of(out),
@@ -38,9 +43,9 @@ def write_sweep_report(out: Path) -> Path | None:
     return path
 
 
-def results_folder(place: Path) -> Path:
-    """The folder of results, given it or the sweep's folder in it."""
-    return place.parent if (place / RECORD).is_file() else place
+def has_finished_sweep(out: Path) -> bool:
+    """Whether the sweep of a folder of results has left its record."""
+    return (out / "tune" / RECORD).is_file()
 
 
 def classes_of(out: Path) -> dict[str, int]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from neurolm.reports.sweep import SweepRecord, TrialRecord
 
 CAUSES = {
-    "out of memory": r"out of memory|outofmemory|oom|cannot allocate|memoryerror",
-    "value not finite": r"not finite|nan\b|inf\b|diverged",
+    "out of memory": r"out of memory|outofmemory|\boom\b|cannot allocate|memoryerror",
+    "value not finite": r"not finite|no number|\bnan\b|\binf\b|diverged",
     "no room on the disk": r"no space|disk (is )?full|quota",
-    "worker or node lost": r"died|lost|preempt|node|killed|actor|heartbeat|connection",
+    "worker or node lost": r"\bdied|\blost\b|preempt|\bnode\b|\bkilled|actor|heartbeat|connection",
 }
 """Causes in words, and how their reasons read."""
 
