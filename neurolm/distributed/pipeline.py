@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from neurolm.config import ConfigError, Location, build, config, flatten, load, read
+from neurolm.config import ConfigError, Location, UserError, build, config, flatten, load, read
 from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
 from neurolm.datasets.synthetic import write_demo_recordings
 from neurolm.distributed.confirmation import confirm, publish
 from neurolm.distributed.data import write_stores
 from neurolm.distributed.sweep_config import TuneRun
+from neurolm.distributed.sweep_log import FILE_NAME as EVENTS
 from neurolm.distributed.token_job import encode_on_ray
 from neurolm.distributed.train import train
 from neurolm.distributed.tune import sweep
@@ -152,9 +153,11 @@ def _tokenize_if_asked(file: Path, values: dict[str, Any]) -> None:
         tokenize_step(file, values)
 
 
-def tune_step(file: Path, values: dict[str, Any]) -> None:
-    """Run the sweep, and its best setting again on fresh seeds."""
+def tune_step(file: Path, values: dict[str, Any], must_exist: bool = False) -> None:
+    """Run or resume the sweep and its confirmation. Raises UserError, also where it should have been begun."""
     run = load(TuneRun, file, values)
+    if must_exist and not (run.sweep_folder / EVENTS).is_file():
+        raise UserError(f"{run.sweep_folder}: there is no sweep to resume; give its out, or leave --resume out")
     say(f"tune  {run.sweep.num_trials} trials over {', '.join(run.sweep.space)}")
     record = sweep(run)
     told = ", ".join(f"{record.count(state)} {state}" for state in ("complete", "pruned", "failed"))

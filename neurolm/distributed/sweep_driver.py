@@ -85,8 +85,11 @@ class SweepDriver:
         self._show()
 
     def stop(self) -> None:
-        """Start no more trials and ask those that run to stop."""
+        """Start no more trials; those that run are to be asked to stop (`ask_all_to_stop`)."""
         self.is_stopping = True
+
+    def ask_all_to_stop(self) -> None:
+        """Ask those that run to stop; to be repeated, since one that is only starting forgets it."""
         for number in list(self._running):
             self._ask_to_stop(number)
 

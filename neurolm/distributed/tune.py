@@ -149,7 +149,10 @@ def _execute(run: TuneRun, driver: SweepDriver) -> None:
     waiting = threading.Thread(target=fit, daemon=True)
     with stop_signals(driver.stop):
         waiting.start()
-        waiting.join()
+        while waiting.is_alive():
+            waiting.join(1.0)
+            if driver.is_stopping:
+                driver.ask_all_to_stop()
     driver.close()
     if driver.failure is not None or failures:
         raise driver.failure or failures[0]

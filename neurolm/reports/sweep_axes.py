@@ -1,6 +1,7 @@
 """Where a setting's values lie on a chart: along a line, along a logarithmic one, or as kinds side by side."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ class Axis:
     @classmethod
     def of(cls, sweep: SweepRecord, name: str, start: float, end: float) -> "Axis | None":
         """The axis that holds all values tried of a setting; None where no trial has one."""
-        values = [trial.parameters[name] for trial in sweep.trials if trial.parameters.get(name) is not None]
+        values = [trial.parameters[name] for trial in sweep.trials if name in trial.parameters]
         if not values:
             return None
         source = sweep.space.get(name, "")
@@ -34,9 +35,9 @@ class Axis:
 
     def at(self, trial: TrialRecord) -> float | None:
         """A trial's place in pixels; None where it has no such setting."""
-        value = trial.parameters.get(self.name)
-        if value is None:
+        if self.name not in trial.parameters:
             return None
+        value = trial.parameters[self.name]
         return self.scale(float(self.kinds.index(value_text(value))) if self.kinds else float(value))
 
     def unit(self, pixel: float) -> float:
@@ -61,7 +62,12 @@ def value_text(value: Any) -> str:
     """A setting's value as people write it."""
     if _is_number(value):
         return number(value)
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def setting_text(parameters: Mapping[str, Any], name: str) -> str:
+    """A trial's value of a setting, or a dash where it has none."""
+    return value_text(parameters[name]) if name in parameters else "-"
 
 
 def short_names(names: list[str]) -> dict[str, str]:

@@ -98,7 +98,7 @@ def slices(sweep: SweepRecord) -> list[str]:
 
 def _slice(sweep: SweepRecord, name: str) -> str:
     width, height = 330, 230
-    trials = [trial for trial in with_value(sweep) if trial.parameters.get(name) is not None]
+    trials = [trial for trial in with_value(sweep) if name in trial.parameters]
     axis = Axis.of(sweep, name, LEFT, width - 16)
     if axis is None or not trials:
         return f"<p>No trial had <code>{escape(name)}</code>.</p>"

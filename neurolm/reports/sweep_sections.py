@@ -11,7 +11,7 @@ from neurolm.reports.page import results_section
 from neurolm.reports.results import results_table
 from neurolm.reports.sections import Section, Table
 from neurolm.reports.sweep import SweepRecord
-from neurolm.reports.sweep_axes import value_text
+from neurolm.reports.sweep_axes import setting_text
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def _best(given: Material) -> Section:
     head = ["setting", "drawn from", *(["best"] if best else []), *(["compared with"] if reference else [])]
     rows = [
         [name, source]
-        + ([value_text(best.parameters.get(name))] if best else [])
-        + ([value_text(reference.get(name))] if reference else [])
+        + ([setting_text(best.parameters, name)] if best else [])
+        + ([setting_text(reference, name)] if reference else [])
         for name, source in sweep.space.items()
     ]
     words = [

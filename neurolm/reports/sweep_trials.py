@@ -7,7 +7,7 @@ from neurolm.reports.charts import compact
 from neurolm.reports.sections import Table, score
 from neurolm.reports.sweep import WORDS, SweepRecord, TrialRecord
 from neurolm.reports.sweep_analysis import spent
-from neurolm.reports.sweep_axes import value_text
+from neurolm.reports.sweep_axes import setting_text
 from neurolm.reports.sweep_charts import plural, symbol
 
 
@@ -60,7 +60,7 @@ def _columns(sweep: SweepRecord) -> dict[str, Callable[[TrialRecord], str]]:
 
 
 def _cells(sweep: SweepRecord, trial: TrialRecord, names: list[str]) -> list[str]:
-    settings = (value_text(trial.parameters.get(name)) for name in names)
+    settings = (setting_text(trial.parameters, name) for name in names)
     return [*(cell(trial) for cell in _columns(sweep).values()), *settings]
 
 

@@ -39,6 +39,39 @@ def test_a_sweep_that_is_cut_off_is_the_same_sweep(tmp_path: Path, kind: str, sp
         assert course.num_left == 0
 
 
+def test_several_at_a_time_keep_what_is_known(tmp_path: Path) -> None:
+    """Three trials take turns; cut off anywhere, those known keep parameters and looks, and as many are made in all."""
+    plan = make_plan("tpe", "numbers")
+
+    def take_turns(course: Course) -> Course:
+        running = [(trial, curve(trial.parameters, plan.directions)) for trial in course.state.unfinished]
+        while True:
+            while len(running) < 3 and (new := course.new_trial()) is not None:
+                running.append((new, curve(new.parameters, plan.directions)))
+            if not running:
+                return course
+            trial, left = running.pop(0)
+            point = next(left, None)
+            if point is None:
+                course.end(trial.number, "complete")
+            elif course.hear(trial.number, [point]).state is None:
+                running.append((trial, left))
+
+    whole = take_turns(open_course(tmp_path / "whole", plan))
+    lines = (tmp_path / "whole" / FILE_NAME).read_text().splitlines(keepends=True)
+    for cut in range(1, len(lines), 6):
+        folder = tmp_path / f"cut-{cut}"
+        folder.mkdir()
+        (folder / FILE_NAME).write_text("".join(lines[:cut]))
+        known = open_course(folder, plan).state.trials
+        course = take_turns(open_course(folder, plan))
+        assert len(course.state.trials) == len(whole.state.trials) == plan.num_trials and course.num_left == 0
+        for before, after in zip(known, course.state.trials, strict=False):
+            assert (before.parameters, before.full_budget) == (after.parameters, after.full_budget)
+            assert after.points[: len(before.points)] == before.points
+            assert before.state in (None, after.state)
+
+
 def test_killed_twice_with_a_copy_for_the_dashboard(tmp_path: Path) -> None:
     """The copy keeps what it was told, whatever lines the kills took from the log after telling it."""
     plan = make_plan("tpe")

@@ -29,7 +29,8 @@ def test_a_logarithmic_axis() -> None:
         ("choice [128, 64, 32]", [128, 32, 64], ("32", "64", "128")),
         ("choice [0.0, 0.01, 0.1]", [0.1, 0.0, 0.01], ("0", "0.01", "0.1")),
         ("choice [true, false] if x is 1", [True, False], ("false", "true")),
-        ("choice ['a', None, 3]", ["a", 3], ("3", "a")),
+        ("choice ['a', 3]", ["a", 3], ("3", "a")),
+        ("choice [None, {}]", [{}, None], ("null", "{}")),
         ("", ["x", "y"], ("x", "y")),
     ],
 )
@@ -54,7 +55,7 @@ def test_names_are_as_short_as_they_can_be_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(3e-4, "0.0003"), (16384, "16384"), (True, "true"), (None, "-"), ("a", "a"), ([1], "[1]")]
+    ("value", "said"), [(3e-4, "0.0003"), (16384, "16384"), (True, "true"), (None, "null"), ("a", "a"), ([1], "[1]")]
 )
 def test_values_read_as_people_write_them(value: object, said: str) -> None:
     assert value_text(value) == said
