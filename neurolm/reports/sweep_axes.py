@@ -33,6 +33,11 @@ class Axis:
         is_log = source.startswith("log") and min(values) > 0
         return cls(name, Scale.around([float(value) for value in values], start, end, is_log=is_log), None)
 
+    @property
+    def title(self) -> str:
+        """The setting's name, or the last part of a long one."""
+        return self.name if len(self.name) <= 34 else self.name.rpartition(".")[2]
+
     def at(self, trial: TrialRecord) -> float | None:
         """A trial's place in pixels; None where it has no such setting."""
         if self.name not in trial.parameters:
@@ -68,17 +73,6 @@ def value_text(value: Any) -> str:
 def setting_text(parameters: Mapping[str, Any], name: str) -> str:
     """A trial's value of a setting, or a dash where it has none."""
     return value_text(parameters[name]) if name in parameters else "-"
-
-
-def short_names(names: list[str]) -> dict[str, str]:
-    """The last part of every dotted name, or more of it where two would be the same."""
-    found = {}
-    for name in names:
-        parts = name.split(".")
-        tails = (".".join(parts[-size:]) for size in range(1, len(parts) + 1))
-        others = [other for other in names if other != name]
-        found[name] = next((tail for tail in tails if not any(f".{one}".endswith(f".{tail}") for one in others)), name)
-    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -22,7 +22,7 @@ from neurolm.reports.charts import (
 )
 from neurolm.reports.sweep import WORDS, SweepRecord, TrialRecord
 from neurolm.reports.sweep_analysis import best_so_far, sign, with_value
-from neurolm.reports.sweep_axes import Axis, short_names
+from neurolm.reports.sweep_axes import Axis
 
 NOTHING = "<p>No trial reported a value.</p>"
 
@@ -108,7 +108,7 @@ def _slice(sweep: SweepRecord, name: str) -> str:
     )
     return chart(
         name, f"{sweep.metric} against {name}, a mark for each of {len(trials)} trials", axis.scale, y, "".join(marks),
-        x_title=name if len(name) < 40 else short_names(list(sweep.space))[name], y_title="", width=width,
+        x_title=axis.title, y_title="", width=width,
         height=height, x_ticks=axis.ticks(5),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from neurolm.reports.charts import BOTTOM, LEFT, TOP, WIDTH, Scale, chart, line, number, picture, text, upright
 from neurolm.reports.sweep import SweepRecord, TrialRecord
 from neurolm.reports.sweep_analysis import ranked_settings, sign, with_value
-from neurolm.reports.sweep_axes import Axis, short_names
+from neurolm.reports.sweep_axes import Axis
 from neurolm.reports.sweep_charts import NOTHING, kind, short_metric, traced, trial_mark
 
 MOST_AXES = 8
@@ -115,12 +115,11 @@ def _contour(sweep: SweepRecord, one: str, other: str, trials: list[TrialRecord]
     ]
     field = _field(sweep, x_axis, y_axis, known) if known else ""
     marks = "".join(traced(trial, trial_mark(sweep, trial, x, y)) for x, y, trial in placed)
-    shorter = short_names(list(sweep.space))
     return chart(
         f"{one} and {other}",
         f"estimate of {sweep.metric} between {len(known)} trials, and {len(placed)} trials as marks",
-        x_axis.scale, y_axis.scale, f'{field}<g class="over-field">{marks}</g>', x_title=shorter.get(one, one),
-        y_title=shorter.get(other, other), width=width, height=height, x_ticks=x_axis.ticks(5), y_ticks=y_axis.ticks(5),
+        x_axis.scale, y_axis.scale, f'{field}<g class="over-field">{marks}</g>', x_title=x_axis.title,
+        y_title=y_axis.title, width=width, height=height, x_ticks=x_axis.ticks(5), y_ticks=y_axis.ticks(5),
     )  # fmt: skip
 
 

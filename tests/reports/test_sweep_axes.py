@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from neurolm.reports.sweep import SweepRecord
-from neurolm.reports.sweep_axes import Axis, short_names, value_text
+from neurolm.reports.sweep_axes import Axis, value_text
 from tests.reports.sweeps import SWEEP, TRIALS
 
 
@@ -47,11 +47,10 @@ def test_no_value_no_axis() -> None:
     assert Axis.of(sweep_of("uniform [0, 1]", []), "a.b", 0, 100) is None
 
 
-def test_names_are_as_short_as_they_can_be_told_apart() -> None:
-    assert short_names(["optimizer.learning_rate", "batch.size", "text.size", "size"]) == {
-        "optimizer.learning_rate": "learning_rate", "batch.size": "batch.size", "text.size": "text.size",
-        "size": "size",
-    }  # fmt: skip
+def test_a_long_name_is_told_by_its_last_part() -> None:
+    sweep = replace(SWEEP, trials=[replace(TRIALS[0], parameters={"a" * 30 + ".rate": 1.0, "a.rate": 1.0})])
+    titles = [axis.title for name in sweep.trials[0].parameters if (axis := Axis.of(sweep, name, 0, 1)) is not None]
+    assert titles == ["rate", "a.rate"]
 
 
 @pytest.mark.parametrize(
