@@ -1,8 +1,11 @@
 """Stands between the course of a sweep and whoever runs its trials: hears of validations, asks trials to stop."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import ray
 
 from neurolm.config import UserError
 from neurolm.distributed.context import StopFlag
@@ -19,6 +22,8 @@ from neurolm.training.worker import run_key
 
 STATUS: dict[State, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 """What MLflow calls it."""
+HEAD_IS_MISSED_AFTER_S = 2.0
+"""A trial that fails is believed after so long."""
 
 
 def trial_run(run: TuneRun, number: int, parameters: dict[str, Any]) -> InstructRun:
@@ -32,6 +37,17 @@ def trial_run(run: TuneRun, number: int, parameters: dict[str, Any]) -> Instruct
         "pretrained": str(run.pretrained_folder.resolve()),
     }
     return anchored(run.trial_run({**parameters, **places}))
+
+
+def _refuse_lost_head() -> None:
+    """A trial that ends because the cluster does has not failed: it goes on with the next start. Raises RuntimeError.
+
+    Ray's processes notice the loss of the head one after another, within seconds.
+    """
+    time.sleep(HEAD_IS_MISSED_AFTER_S)
+    here = ray.get_runtime_context().get_node_id()
+    if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == here):
+        raise RuntimeError("the Ray node of this job is lost; start the job again, and the sweep goes on")
 
 
 class SweepDriver:
@@ -74,6 +90,8 @@ class SweepDriver:
         """A trial's run is over; None: its process died too often."""
         self._running.discard(number)
         trial = self._hear(self._course.state.trials[number])
+        if how in (None, "failed"):
+            _refuse_lost_head()
         if how is None:
             self._course.end(number, "failed", reason)
         elif how == "failed" or (how == "complete" and trial.kept is None):

@@ -6,8 +6,9 @@ from neurolm.reports import sweep_goals, sweep_keys
 from neurolm.reports.charts import compact, number
 from neurolm.reports.sections import Figure, Section, Table, score, signed
 from neurolm.reports.sweep import WORDS, SweepRecord
-from neurolm.reports.sweep_analysis import comparable, costs, failures, front, goals, spent, task_peaks
+from neurolm.reports.sweep_analysis import comparable, front, goals, task_peaks
 from neurolm.reports.sweep_charts import plural
+from neurolm.reports.sweep_costs import costs, failures, looks, spent
 from neurolm.reports.sweep_trials import duration, trials_html, trials_table
 
 
@@ -103,7 +104,7 @@ def _costs(sweep: SweepRecord) -> Section:
                 _hours(cost.cpu_hours),
             ]
             + ([_hours(cost.gpu_hours)] if with_gpus else [])
-            + [f"{min(values):.3f} to {max(values):.3f}" if values else "-"]
+            + [_range((min(values), max(values)) if values else None)]
             + [f"{median(firsts):.3f}" if firsts else "-"]
         )
     head = [
@@ -129,10 +130,24 @@ def _costs(sweep: SweepRecord) -> Section:
         words.append(f"Failed trials took {duration(found.lost_seconds)}.")
     if not with_gpus:
         words.append("No GPU was used, or its hours are not on record.")
+    tables = [Table("What trials took", head, rows)]
+    if seen := looks(sweep):
+        head = [f"pruning looked at {unit}", "went on", "their values then", "stopped", "their values then"]
+        rows = [
+            [
+                compact(one.budget),
+                str(one.went_on),
+                _range(one.went_on_range),
+                str(one.stopped),
+                _range(one.stopped_range),
+            ]
+            for one in seen
+        ]
+        tables.append(Table("Where pruning looked", head, rows))
     picture = sweep_goals.where_training_went(sweep, found)
     return Section("costs", "Pruned and finished, time and hours", words,
                    figures=[Figure([picture], f"Shares of {unit}.")] if picture else [],
-                   tables=[Table("What trials took", head, rows)])  # fmt: skip
+                   tables=tables)  # fmt: skip
 
 
 def _failures(sweep: SweepRecord) -> Section:
@@ -150,6 +165,10 @@ def _failures(sweep: SweepRecord) -> Section:
 
 def _trials(sweep: SweepRecord) -> Section:
     return Section("trials", "Trials", html_tables=trials_html(sweep), tables=[trials_table(sweep)])
+
+
+def _range(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _hours(value: float | None) -> str:

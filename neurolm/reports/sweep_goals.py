@@ -26,18 +26,9 @@ from neurolm.reports.charts import (
 )
 from neurolm.reports.confirmation import Confirmation, SeedRun
 from neurolm.reports.sweep import WORDS, SweepRecord
-from neurolm.reports.sweep_analysis import (
-    Costs,
-    chosen_at,
-    comparable,
-    front,
-    goals,
-    peak,
-    sign,
-    task_names,
-    task_peaks,
-)
+from neurolm.reports.sweep_analysis import chosen_at, comparable, front, goals, peak, sign, task_names, task_peaks
 from neurolm.reports.sweep_charts import plural, short_metric, traced, trial_mark
+from neurolm.reports.sweep_costs import Costs
 
 MOST_GOALS = 4
 """Goals of which every pair has a chart."""

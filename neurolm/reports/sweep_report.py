@@ -12,8 +12,9 @@ from neurolm.reports.page import origin, write_page
 from neurolm.reports.results import write_whole
 from neurolm.reports.sections import Section, contents, plain
 from neurolm.reports.sweep import WORDS
-from neurolm.reports.sweep_analysis import best_so_far, comparable, costs, failures, front, goals, task_peaks
+from neurolm.reports.sweep_analysis import best_so_far, comparable, front, goals, task_peaks
 from neurolm.reports.sweep_charts import plural
+from neurolm.reports.sweep_costs import costs, failures, looks
 from neurolm.reports.sweep_sections import Material, sections
 from neurolm.reports.sweep_trials import duration
 
@@ -70,6 +71,7 @@ def as_dict(given: Material) -> dict[str, Any]:
         },
         "task_peaks": {task: asdict(one) for task, one in task_peaks(sweep).items()},
         "costs": asdict(costs(sweep)),
+        "pruning_looks": [asdict(one) for one in looks(sweep)],
         "failures": [
             {"cause": cause, "trials": [one.number for one in trials], "reasons": [one.reason for one in trials]}
             for cause, trials in failures(sweep).items()

@@ -6,9 +6,9 @@ from html import escape
 from neurolm.reports.charts import compact
 from neurolm.reports.sections import Table, score
 from neurolm.reports.sweep import WORDS, SweepRecord, TrialRecord
-from neurolm.reports.sweep_analysis import spent
 from neurolm.reports.sweep_axes import setting_text
 from neurolm.reports.sweep_charts import plural, symbol
+from neurolm.reports.sweep_costs import spent
 
 
 def trials_table(sweep: SweepRecord) -> Table:

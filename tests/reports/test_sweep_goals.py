@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from neurolm.reports.sweep_analysis import comparable, costs, front, goals
+from neurolm.reports.sweep_analysis import comparable, front, goals
+from neurolm.reports.sweep_costs import costs
 from neurolm.reports.sweep_goals import fronts, peak_times, seeds, tasks_of_the_best, where_training_went
 from tests.reports.sweeps import SWEEP, TRIALS, confirmed, large_sweep
 
