@@ -11,7 +11,7 @@ def confirmation(sweep: SweepRecord, one: Confirmation | None) -> Section | None
     if one is None:
         if not sweep.is_finished or sweep.best is None:
             return None
-        words = ["The best setting was not trained again on other seeds (sweep.confirmation_seeds is 0)."]
+        words = ["The best setting was not trained on other seeds; sweep.confirmation_seeds says on how many."]
         return Section("confirmation", "Confirmed on fresh seeds", words)
     reference = {run.seed: run for run in one.reference_runs}
     tasks = list(dict.fromkeys(name for run in [*one.best_runs, *one.reference_runs] for name in run.tasks))
