@@ -7,7 +7,6 @@ from typing import Any
 
 import ray
 
-from neurolm.config import UserError
 from neurolm.distributed.context import StopFlag
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_course import Course
@@ -17,6 +16,7 @@ from neurolm.distributed.trial_budget import STATE_TAG, BudgetAxis, points, read
 from neurolm.progress import Bar
 from neurolm.reports.sweep import State
 from neurolm.tracking import Status, start_run
+from neurolm.training.run_checkpoint import RunCheckpoints
 from neurolm.training.runs import InstructRun
 from neurolm.training.worker import run_key
 
@@ -146,10 +146,12 @@ class SweepDriver:
         recording = read_recording(folder)
         if recording.is_told:
             return
-        try:
+        if trial.mistake is None:
             run = trial_run(self._run, trial.number, trial.parameters)
             key = run_key(run)
-        except UserError:
+            if trial.state != "failed":
+                RunCheckpoints(run.checkpoint_storage, run.name).clear()  # the model that it kept lies apart
+        else:
             key = f"{folder}/impossible"
         place = self._run.tracking.at(self._run.out.resolve())
         tracker = start_run(place, folder=folder, name=folder.name, run_key=key, parent=self.key)

@@ -257,14 +257,22 @@ class RunCheckpoints:
         num_complete = 0
         for name in self._names():
             if num_complete >= self._keep:
-                try:
-                    self.filesystem.delete_dir(f"{self.path}/{name}")
-                except FileNotFoundError:
-                    pass  # two workers were last
-                except OSError as error:
-                    logger.warning("%s/%s is no longer needed and cannot be deleted: %s", self.path, name, error)
+                self._delete(name)
             elif self._counts(name):
                 num_complete += 1
+
+    def clear(self) -> None:
+        """Delete all checkpoints of a run that nobody will resume; its model stays. A failure costs a warning."""
+        for name in self._names():
+            self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        try:
+            self.filesystem.delete_dir(f"{self.path}/{name}")
+        except FileNotFoundError:
+            pass  # two workers were last
+        except OSError as error:
+            logger.warning("%s/%s is no longer needed and cannot be deleted: %s", self.path, name, error)
 
     def _counts(self, name: str) -> bool:
         """Whether all workers finished a checkpoint and nobody has found it damaged."""

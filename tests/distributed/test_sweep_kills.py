@@ -157,6 +157,7 @@ def test_a_sweep_killed_in_every_way(tmp_path: Path, pretrained: TuneRun, kill_r
     study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{hurt / 'tune' / DATABASE}")
     names = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     assert [one.state.name for one in study.trials] == [names[one.state] for one in records[0].trials]
+    assert not list((hurt / "tune" / "checkpoints").glob("*/step-*")), "ended trials keep no checkpoints"
     assert (hurt / "instruct" / "model" / "config.yaml").is_file() and (hurt / "best.yaml").is_file()
     kill_report(
         "sweep: driver and head twice, SIGTERM, a trial's process",

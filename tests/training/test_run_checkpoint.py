@@ -254,3 +254,13 @@ def test_a_manifest_says_size_and_sha256_of_every_file(tmp_path: Path) -> None:
     assert sorted(manifest["files"]) == ["empty-0", "engine/rank-0.bin", "part-0.json"]
     assert manifest["files"]["engine/rank-0.bin"]["size"] == 3000
     assert (manifest["rank"], manifest["world_size"], manifest["step"]) == (0, 1, 4)
+
+
+def test_a_run_that_nobody_resumes_is_cleared(storage: str) -> None:
+    checkpoints, other = RunCheckpoints(storage, "run"), RunCheckpoints(storage, "other")
+    checkpoints.clear()  # of nothing
+    for step in (4, 8):
+        save(checkpoints, step)
+    save(other, 4)
+    checkpoints.clear()
+    assert checkpoints.choose().name is None and other.choose().step == 4
