@@ -24,6 +24,7 @@ from neurolm.progress import Bar
 from neurolm.reports.confirmation import FILE_NAME, Confirmation, SeedRun
 from neurolm.reports.sweep import SweepRecord, TrialRecord
 from neurolm.tracking import start_run
+from neurolm.training.run_checkpoint import RunCheckpoints
 from neurolm.training.runs import InstructRun, training_digest, without_raw_places
 from neurolm.training.stopping import Stopped, stop_signals
 from neurolm.training.worker import finished
@@ -79,6 +80,8 @@ def confirm(run: TuneRun, record: SweepRecord) -> Confirmation | None:
 
     def heard(job: Job, kept: Mapping[str, float] | None, reason: str | None) -> Confirmation:
         scored[job.run.name] = seed_run(run, job, kept, reason)
+        if kept is not None:
+            RunCheckpoints(job.run.checkpoint_storage, job.run.name).clear()  # the model that it kept lies apart
         whole = with_runs(found, jobs, scored)
         whole.save(path)
         return whole
