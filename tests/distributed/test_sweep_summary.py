@@ -10,7 +10,7 @@ from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_summary import read_sweep
 from tests.distributed.test_sweep_config import make_sweep
 
-TIMES = {"number": 0, "origin": "sampler", "notes": {}, "study_notes": {}}
+TIMES = {"number": 0, "origin": "sampler", "mistake": None, "notes": {}, "study_notes": {}}
 
 
 def write_folder(run: TuneRun, events: list[dict[str, object]]) -> Path:
