@@ -168,7 +168,7 @@ class Confirmation:
             if values.pop("schema") != SCHEMA_VERSION:
                 raise ValueError("another schema")
             runs = {name: [SeedRun(**run) for run in values.pop(name)] for name in ("best_runs", "reference_runs")}
-            return cls(**values, **runs)
+            return cls(**(values | runs))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfirmationError(
                 f"{path}: no readable confirmation of schema {SCHEMA_VERSION} ({error}); delete it, and the sweep's "

@@ -116,7 +116,8 @@ def _headline(given: Material) -> list[str]:
 
 def _headline_html(given: Material) -> list[tuple[str, str]]:
     """The same with the first number large: attributes of a paragraph and what is in it."""
-    best, found = given.sweep.best, []
+    best = given.sweep.best
+    found: list[tuple[str, str]] = []
     for text in _headline(given):
         kind, shown = "", escape(text)
         if not given.sweep.is_finished and not found:
