@@ -17,6 +17,7 @@ from neurolm.config import UserError, as_yaml, override
 from neurolm.distributed.context import StopFlag
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_driver import trial_run
+from neurolm.distributed.sweep_log import sole_driver
 from neurolm.distributed.train import anchored, train
 from neurolm.distributed.trial_budget import read_recording, task_metric
 from neurolm.distributed.tune import room, take_model
@@ -57,12 +58,17 @@ def confirm(run: TuneRun, record: SweepRecord) -> Confirmation | None:
     """Run or resume the confirmation of a finished sweep; None where ``sweep.confirmation_seeds`` is 0.
 
     Raises:
-        UserError: what the sweep was made from has changed.
+        UserError: what the sweep was made from has changed, or another process runs it.
         Stopped: this process was asked to stop (SIGTERM, SIGINT), and the runs have.
     """
     run, best = anchored(run), record.best
     if best is None or not run.sweep.confirmation_seeds:
         return None
+    with sole_driver(run.sweep_folder):
+        return _confirm(run, record, best)
+
+
+def _confirm(run: TuneRun, record: SweepRecord, best: TrialRecord) -> Confirmation:
     reference, parameters = reference_setting(run)
     seeds = fresh_seeds(run, record)
     jobs = jobs_of(run, best, parameters, seeds)
@@ -220,7 +226,7 @@ def publish(run: TuneRun, found: Confirmation | None, report: Path | None) -> No
     run = anchored(run)
     tracker = start_run(run.tracking, folder=run.sweep_folder, name="sweep", run_key=run.key)
     if found is not None:
-        tracker.metrics(0, dict(_numbers(found)))
+        tracker.metrics(len(found.seeds), dict(_numbers(found)))
         tracker.tags({"confirmation": found.verdict})
     files = [run.out / "best.yaml", *(report.with_suffix(kind) for kind in (".html", ".md", ".json") if report)]
     for file in files:
