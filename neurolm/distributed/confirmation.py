@@ -6,14 +6,14 @@ of many. Each run is a Train run in the sweep's folder with a run id of its own,
 was cut off, and more seeds may be asked for later.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from neurolm.config import UserError, as_yaml, override
+from neurolm.config import UserError, as_dict, as_yaml, override
 from neurolm.distributed.context import StopFlag
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_driver import trial_run
@@ -72,15 +72,16 @@ def _confirm(run: TuneRun, record: SweepRecord, best: TrialRecord) -> Confirmati
     reference, parameters = reference_setting(run)
     seeds = fresh_seeds(run, record)
     jobs = jobs_of(run, best, parameters, seeds)
-    is_same = training_digest(trial_run(run, 0, best.parameters)) == training_digest(trial_run(run, 0, parameters))
+    beaten = trial_run(run, 0, parameters)
+    is_same = training_digest(trial_run(run, 0, best.parameters)) == training_digest(beaten)
     if is_same:
         jobs = [job for job in jobs if job.arm == "best"]
     path = run.sweep_folder / FILE_NAME
     before = Confirmation.load(path).kept_seed if path.is_file() else None
     found = Confirmation(
         metric=record.metric, seeds=seeds, best_trial=best.number, sweep_score=best.best_value or 0.0,
-        reference=reference, reference_parameters=parameters, is_same=is_same, best_runs=[], reference_runs=[],
-        larger_is_better=record.mode == "max", kept_seed=before,
+        reference=reference, reference_parameters=settings_of(beaten, run.sweep.space), is_same=is_same,
+        best_runs=[], reference_runs=[], larger_is_better=record.mode == "max", kept_seed=before,
     )  # fmt: skip
     scored: dict[str, SeedRun] = {}
 
@@ -108,6 +109,20 @@ def reference_setting(run: TuneRun) -> tuple[str, dict[str, Any]]:
     if run.sweep.first:
         return "the setting given first", dict(run.sweep.first[0])
     return "the config unchanged", {}
+
+
+def settings_of(run: InstructRun, names: Iterable[str]) -> dict[str, Any]:
+    """A run's values of dotted settings, without those of a section that it has not."""
+    found = {}
+    for name in names:
+        value: Any = as_dict(run)
+        for part in name.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                break
+            value = value[part]
+        else:
+            found[name] = value
+    return found
 
 
 def fresh_seeds(run: TuneRun, record: SweepRecord) -> list[int]:

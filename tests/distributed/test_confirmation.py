@@ -18,6 +18,7 @@ from neurolm.distributed.confirmation import (
     publish,
     reference_setting,
     seed_run,
+    settings_of,
     with_runs,
 )
 from neurolm.distributed.sweep_config import TuneRun
@@ -44,6 +45,12 @@ def test_the_first_setting_is_to_be_beaten_or_else_the_config(tmp_path: Path) ->
     assert reference_setting(make_sweep(tmp_path)) == ("the config unchanged", {})
     first = [{"epochs": 5}, {"epochs": 6}]
     assert reference_setting(make_sweep(tmp_path, first=first)) == ("the setting given first", {"epochs": 5})
+
+
+def test_settings_of_a_run_by_their_dotted_names(tmp_path: Path) -> None:
+    run = make_sweep(tmp_path).instruct_run()
+    found = settings_of(run, ["epochs", "optimizer.learning_rate", "lora", "lora.rank"])
+    assert found == {"epochs": 4, "optimizer.learning_rate": 1e-3, "lora": None}
 
 
 def test_runs_differ_in_setting_and_seed_only(tmp_path: Path) -> None:
