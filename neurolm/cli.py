@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
     predict.add_argument("--task", help="which of the model's tasks to ask; the only one if there is one")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
 
-    report = commands.add_parser("report", help="write a sweep's page again")
-    report.add_argument("out", type=Path, help="folder of results")
+    report = commands.add_parser("report", help="write a sweep's report again, also while it runs")
+    report.add_argument("sweep", type=Path, help="folder of results, or the folder tune in it")
 
     rescore = commands.add_parser("rescore", help="score saved answers again, without a model or an opening")
     rescore.add_argument("out", type=Path, help="folder of results")
@@ -252,12 +252,21 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from neurolm.reports.closing import write_sweep_report
+    from neurolm.reports.closing import has_finished_sweep, write_sweep_report
 
-    path = write_sweep_report(options.out)
-    if path is None:
-        raise UserError(f"{options.out}: no finished sweep here (tune/sweep.json and best.yaml are missing)")
-    print(path)
+    out = options.sweep.parent if options.sweep.name == "tune" else options.sweep
+    record = None
+    if not has_finished_sweep(out):
+        try:
+            from neurolm.distributed.sweep_summary import read_sweep
+        except ImportError as error:
+            raise UserError(
+                f"a sweep that has not ended is read with Optuna ({error}); install neurolm[cluster]"
+            ) from error
+        record = read_sweep(out / "tune")
+    path = write_sweep_report(out, record)
+    assert path is not None, "a sweep was read"
+    print("\n".join(str(path.with_suffix(kind)) for kind in (".html", ".md", ".json")))
 
 
 def _rescore(options: argparse.Namespace) -> None:

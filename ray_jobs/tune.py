@@ -2,8 +2,10 @@
 
     python ray_jobs/tune.py CONFIG [--resume] [dotted.name=value ...]
 
-The best trial's model appears in OUT/instruct/model, its config in OUT/best.yaml, the page in OUT/report.html. The same
-command again goes on with a sweep that was cut off; --resume refuses to begin a new one where there is none.
+Afterwards the best setting, and the one that it has to beat, are trained again on sweep.confirmation_seeds fresh
+seeds. The best setting's best model by validation appears in OUT/instruct/model, its config in OUT/best.yaml, the
+report in OUT/report.html, .md and .json. The same command again goes on with a sweep that was cut off; --resume refuses
+to begin a new one where there is none.
 """
 
 import functools

@@ -161,7 +161,7 @@ def test_a_stage_is_trained_and_a_recording_predicted_from_what_is_missing(
     assert "this store does not exist" in refused(["train", str(config), f"out={tmp_path}"], capsys)
     assert "stage: found None, expected one of" in refused(["train", str(PIPELINE)], capsys)
     assert "no model here" in refused(["predict", str(tmp_path), "recording.edf"], capsys)
-    assert "no finished sweep here" in refused(["report", str(tmp_path)], capsys)
+    assert "no sweep has begun here" in refused(["report", str(tmp_path)], capsys)
 
 
 def test_check_without_ray_says_what_to_install(

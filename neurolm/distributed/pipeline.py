@@ -15,6 +15,7 @@ from pydantic import Field
 from neurolm.config import ConfigError, Location, UserError, build, config, flatten, load, read
 from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
 from neurolm.datasets.synthetic import write_demo_recordings
+from neurolm.distributed.confirmation import confirm, publish
 from neurolm.distributed.data import write_stores
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_log import FILE_NAME as EVENTS
@@ -153,7 +154,7 @@ def _tokenize_if_asked(file: Path, values: dict[str, Any]) -> None:
 
 
 def tune_step(file: Path, values: dict[str, Any], must_exist: bool = False) -> None:
-    """Run or resume the sweep. Raises UserError, also where it must have been begun and was not."""
+    """Run or resume the sweep and its confirmation. Raises UserError, also where it should have been begun."""
     run = load(TuneRun, file, values)
     if must_exist and not (run.sweep_folder / EVENTS).is_file():
         raise UserError(f"{run.sweep_folder}: there is no sweep to resume; give its out, or leave --resume out")
@@ -164,6 +165,10 @@ def tune_step(file: Path, values: dict[str, Any], must_exist: bool = False) -> N
     assert best is not None, "a sweep without a finished trial has raised"
     say(f"tune  {told}; best: trial {best.number}, {record.metric} {best.best_value:.3f}")
     write_sweep_report(run.out)
+    found = confirm(run, record)
+    if found is not None:
+        say(f"tune  on seeds {', '.join(map(str, found.seeds))}: {found.verdict}")
+    publish(run, found, write_sweep_report(run.out))
 
 
 def evaluate_step(file: Path, values: dict[str, Any]) -> None:

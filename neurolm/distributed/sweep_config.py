@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from neurolm.config import ConfigError, Location, as_dict, build, config, override
+from neurolm.config import ConfigError, Location, as_dict, build, config, digest, override
 from neurolm.distributed.pruning import PruningConfig
 from neurolm.distributed.search_space import Distribution, check_conditions, example
 from neurolm.distributed.study import Direction, Plan, SamplerConfig, check_given, check_sampler
@@ -15,6 +15,8 @@ from neurolm.training.runs import InstructRun
 
 PER_TASK = "tasks"
 """Objective of a multi-objective sweep."""
+UNSEARCHED = ("concurrent_trials", "workers_per_trial", "confirmation_seeds")
+"""Settings of a sweep that say where it runs and what comes after it, not what is searched; they may change."""
 
 
 @config
@@ -54,6 +56,9 @@ class SweepConfig:
     """Settings to try before the sampler is asked, for example the paper's."""
     warm_starts: tuple[WarmStart, ...] = ()
     """Earlier sweeps to begin from; their best settings come after ``first``."""
+    confirmation_seeds: Annotated[int, Field(ge=0)] = 3
+    """Fresh seeds on which the best setting is trained again after the sweep, and so is the first of ``first`` (the
+    config itself where there is none); 0: neither, and the best trial's own model is kept."""
 
 
 @config
@@ -67,6 +72,14 @@ class TuneRun(InstructRun):
     def sweep_folder(self) -> Path:
         """Where the sweep writes."""
         return self.out / "tune"
+
+    @property
+    def key(self) -> str:
+        """By what MLflow knows the sweep, whose trials and confirmation are below it."""
+        values = as_dict(self)
+        for name in UNSEARCHED:
+            values["sweep"].pop(name)
+        return f"{self.sweep_folder}/{digest(values)}"
 
     @property
     def directions(self) -> dict[str, Direction]:

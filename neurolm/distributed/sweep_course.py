@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from neurolm.config import UserError
-from neurolm.distributed.pruning import Curve, PruningConfig, looks_of, verdict
+from neurolm.distributed.pruning import PruningConfig, verdict
 from neurolm.distributed.study import Plan, propose
 from neurolm.distributed.study_copy import StudyCopy
-from neurolm.distributed.sweep_log import Point, SweepLog, SweepState, Trial
+from neurolm.distributed.sweep_log import Point, SweepLog, Trial
+from neurolm.distributed.sweep_view import SweepView
 from neurolm.reports.sweep import State
 
 
-class Course:
+class Course(SweepView):
     """A sweep under way.
 
     Args:
@@ -36,16 +37,12 @@ class Course:
         looks: list[int],
         full_budget: Callable[[Mapping[str, Any]], int],
     ) -> None:
-        self._plan, self._pruning, self._looks, self._full_budget = plan, pruning, looks, full_budget
+        self._pruning, self._full_budget = pruning, full_budget
         self._log = SweepLog(folder)
+        super().__init__(plan, looks, self._log.state)
         self._copy = StudyCopy(folder, plan, self.state)
         for trial in self.state.unfinished:
             self._judge(trial)  # it may have been the last thing that was heard before a kill
-
-    @property
-    def state(self) -> SweepState:
-        """All that is known."""
-        return self._log.state
 
     def begin(self, given: list[dict[str, Any]], learnt: list[dict[str, Any]]) -> None:
         """Say what to try first and what the sampler is told of earlier sweeps; one that has begun keeps its own."""
@@ -55,13 +52,13 @@ class Course:
     @property
     def num_left(self) -> int:
         """Trials that have not ended."""
-        return self._plan.num_trials - len(self.state.trials) + len(self.state.unfinished)
+        return self.plan.num_trials - len(self.state.trials) + len(self.state.unfinished)
 
     def new_trial(self) -> Trial | None:
         """Propose the next trial and put it on record; None where all have been. Impossible ones fail at once."""
-        while (number := len(self.state.trials)) < self._plan.num_trials:
+        while (number := len(self.state.trials)) < self.plan.num_trials:
             given = (self.state.given or [])[number : number + 1]
-            proposal = propose(self._plan, self.state, given[0]["parameters"] if given else None)
+            proposal = propose(self.plan, self.state, given[0]["parameters"] if given else None)
             try:
                 full_budget, mistake = self._full_budget(proposal.parameters), None
             except UserError as error:
@@ -97,16 +94,6 @@ class Course:
         if self.state.trials[number].state is None:
             self._append("end", number=number, state=state, reason=reason)
 
-    def rungs(self, trial: Trial) -> list[tuple[float, float]]:
-        """Where pruning looked at a trial, and the value that it saw."""
-        sign = self._sign
-        looks = [budget for budget in self._looks if budget < trial.full_budget]
-        return [(budget, sign * value) for budget, value in looks_of(looks, self._curve(trial))]
-
-    def shown(self, point: Point) -> float:
-        """The value of a curve at a point: the objective, or the mean score where there are several."""
-        return point.score if len(self._plan.directions) > 1 else next(iter(point.objectives.values()))
-
     def _judge(self, trial: Trial) -> None:
         if trial.mistake is not None:
             self.end(trial.number, "failed", trial.mistake)
@@ -117,16 +104,9 @@ class Course:
                       if not math.isfinite(value)]:  # fmt: skip
             self.end(trial.number, "failed", f"{', '.join(broken)} of the validation at step {last.step} is no number")
         elif last.budget < trial.full_budget:
-            others = [self._curve(one) for one in self.state.trials if one is not trial and one.state != "failed"]
-            if reason := verdict(self._pruning, self._looks, self._curve(trial), others):
+            others = [self.curve(one) for one in self.state.trials if one is not trial and one.state != "failed"]
+            if reason := verdict(self._pruning, self.looks, self.curve(trial), others):
                 self.end(trial.number, "pruned", reason)
-
-    def _curve(self, trial: Trial) -> Curve:
-        return [(point.budget, self._sign * self.shown(point)) for point in trial.points]
-
-    @property
-    def _sign(self) -> int:
-        return -1 if list(self._plan.directions.values()) == ["min"] else 1
 
     def _append(self, event: str, **fields: Any) -> None:
         self._log.append(event, **fields)

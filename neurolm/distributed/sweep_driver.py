@@ -10,7 +10,7 @@ import ray
 from neurolm.distributed.context import StopFlag
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_course import Course
-from neurolm.distributed.sweep_log import Trial
+from neurolm.distributed.sweep_log import Trial, trial_name
 from neurolm.distributed.train import anchored
 from neurolm.distributed.trial_budget import STATE_TAG, BudgetAxis, points, read_recording
 from neurolm.progress import Bar
@@ -37,11 +37,6 @@ def trial_run(run: TuneRun, number: int, parameters: dict[str, Any]) -> Instruct
         "pretrained": str(run.pretrained_folder.resolve()),
     }
     return anchored(run.trial_run({**parameters, **places}))
-
-
-def trial_name(number: int) -> str:
-    """Name and folder of a trial's run."""
-    return f"trial-{number:04d}"
 
 
 def _refuse_lost_head() -> None:

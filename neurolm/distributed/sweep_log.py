@@ -24,6 +24,11 @@ from neurolm.reports.sweep import State
 FILE_NAME = "trials.jsonl"
 
 
+def trial_name(number: int) -> str:
+    """Name and folder of a trial's run."""
+    return f"trial-{number:04d}"
+
+
 @dataclass(frozen=True)
 class Point:
     """One validation of a trial."""
@@ -140,8 +145,9 @@ class SweepLog:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a file, if there is one. Raises UserError."""
-    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), start=1):
+    """The events of a file, if there is one; a line that is being written waits. Raises UserError."""
+    whole = path.read_text().rpartition("\n")[0] if path.is_file() else ""
+    for number, line in enumerate(whole.splitlines(), start=1):
         try:
             yield json.loads(line)
         except ValueError as error:

@@ -21,11 +21,11 @@ from ray.tune.search import Searcher
 
 from neurolm.config import UserError, as_dict, as_yaml, digest, flatten
 from neurolm.distributed.pruning import look_budgets
-from neurolm.distributed.sweep_config import TuneRun, check_space
+from neurolm.distributed.sweep_config import UNSEARCHED, TuneRun, check_space
 from neurolm.distributed.sweep_course import Course
-from neurolm.distributed.sweep_driver import STATUS, SweepDriver, trial_name, trial_run
-from neurolm.distributed.sweep_log import sole_driver
-from neurolm.distributed.sweep_summary import metric_in_words, summary
+from neurolm.distributed.sweep_driver import STATUS, SweepDriver, trial_run
+from neurolm.distributed.sweep_log import sole_driver, trial_name
+from neurolm.distributed.sweep_summary import CONFIG, metric_in_words, summary
 from neurolm.distributed.train import anchored, train
 from neurolm.distributed.trial_budget import BudgetAxis, read_recording
 from neurolm.distributed.warm_start import given_first, learnt
@@ -82,12 +82,12 @@ def _sweep(run: TuneRun, folder: Path) -> SweepRecord:
     )
     if course.state.given is None:
         course.begin(given_first(run), learnt(run, metric_in_words(run), full_budget))
-    key = f"{folder}/{digest(run)}"
-    tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=key, wait_s=30.0)
+    (folder / CONFIG).write_text(as_yaml(without_raw_places(run)))
+    tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=run.key, wait_s=30.0)
     tracker.params(
         {name: value for name, value in flatten(as_dict(without_raw_places(run))).items() if value is not None}
     )
-    driver = SweepDriver(run, course, axis, key)
+    driver = SweepDriver(run, course, axis, run.key)
     try:
         if driver.num_left():
             _execute(run, driver)
@@ -96,14 +96,14 @@ def _sweep(run: TuneRun, folder: Path) -> SweepRecord:
         tracker.close("KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED")
         raise
     recordings = [read_recording(folder / trial_name(trial.number)) for trial in course.state.trials]
-    record = summary(run, course, full_budget, looks, recordings)
+    record = summary(run, course, full_budget, recordings)
     best = record.best
     if best is None:
         tracker.close("FAILED")
         reasons = "; ".join(sorted({trial.reason or trial.state for trial in record.trials}))
         raise UserError(f"{folder}: no trial of {len(record.trials)} finished: {reasons}")
     (run.out / "best.yaml").write_text(as_yaml(without_raw_places(run.trial_run(best.parameters))))
-    _take(folder / trial_name(best.number) / "model", run.out / "instruct" / "model")
+    take_model(folder / trial_name(best.number) / "model", run.out / "instruct" / "model")
     told = {state: float(record.count(state)) for state in STATUS} | {
         "best_score": best.best_value or 0.0,
         "num_trials": float(len(record.trials)),
@@ -127,7 +127,7 @@ def _execute(run: TuneRun, driver: SweepDriver) -> None:
         tune_config=tune.TuneConfig(
             search_alg=_Trials(driver),
             num_samples=driver.num_left(),
-            max_concurrent_trials=run.sweep.concurrent_trials or _room(run),
+            max_concurrent_trials=run.sweep.concurrent_trials or room(run),
             trial_dirname_creator=lambda trial: f"{trial_name(trial.config['trial'])}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
@@ -218,7 +218,7 @@ class _Trials(Searcher):
         """Nothing to restore."""
 
 
-def _room(run: TuneRun) -> int:
+def room(run: TuneRun) -> int:
     """How many trials the cluster has room for at the same time, at least one."""
     wanted = {
         "CPU": run.resources.cpus_per_worker + run.resources.reader_cpus,
@@ -238,7 +238,7 @@ def _room(run: TuneRun) -> int:
 def _refuse_other_sweep(run: TuneRun, folder: Path) -> None:
     """A folder holds one sweep. Raises ResumeError where it was begun with other settings, data or model."""
     settings = as_dict(run.sweep)
-    for name in ("concurrent_trials", "workers_per_trial"):  # where it runs, not what is searched
+    for name in UNSEARCHED:
         settings.pop(name)
     origin = made_from(run.instruct_run()) | {"sweep": digest(settings)}
     path = folder / "made_from.json"
@@ -251,7 +251,7 @@ def _refuse_other_sweep(run: TuneRun, folder: Path) -> None:
     path.write_text(json.dumps(origin, indent=1))
 
 
-def _take(source: Path, target: Path) -> None:
+def take_model(source: Path, target: Path) -> None:
     """Copy a model folder, whole or not at all."""
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)

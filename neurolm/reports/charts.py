@@ -73,25 +73,36 @@ def chart(
     width: int = WIDTH,
     height: int = HEIGHT,
     x_ticks: Sequence[tuple[float, str]] | None = None,
+    y_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> str:
     """A chart with axes, grid and titles; ``body`` is what is drawn in it."""
     parts = []
-    for value in y.ticks():
+    for value, label in y_ticks if y_ticks is not None else [(value, number(value)) for value in y.ticks()]:
         at = y(value)
         parts.append(f'<line class="grid" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(text(x.start - 8, at + 4, number(value), anchor="end", kind="tick"))
-    most = max(2, int((x.end - x.start) // 50))
-    for value, label in x_ticks if x_ticks is not None else [(value, number(value)) for value in x.ticks(most)]:
-        at = x(value)
-        parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{y.start:.1f}" y2="{y.start + 5:.1f}"/>')
-        parts.append(text(at, y.start + 18, label, anchor="middle", kind="tick"))
-    parts.append(f'<line class="axis" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{y.start:.1f}" y2="{y.start:.1f}"/>')
-    parts.append(text((x.start + x.end) / 2, y.start + 38, x_title, anchor="middle", kind="name"))
+        parts.append(text(x.start - 8, at + 4, label, anchor="end", kind="tick"))
+    parts.append(foot(x, y.start, x_title, x_ticks))
     middle = (y.start + y.end) / 2
     if y_title:
         turned = f' transform="rotate(-90 14 {middle:.1f})"'
         parts.append(text(14, middle, y_title, anchor="middle", kind="name", attributes=turned))
     return picture(title, description, width, height, "".join(parts) + body)
+
+
+def foot(x: Scale, at: float, title: str, ticks: Sequence[tuple[float, str]] | None = None) -> str:
+    """An axis along the bottom, at a height of ``at`` pixels, with ticks and a title below it."""
+    if ticks is None:
+        ticks = [(value, number(value)) for value in x.ticks(max(2, int((x.end - x.start) // 50)))]
+    parts = [f'<line class="axis" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>']
+    for value, label in ticks:
+        parts.append(upright(x(value), at, at + 5, "axis"))
+        parts.append(text(x(value), at + 18, label, anchor="middle", kind="tick"))
+    return "".join(parts) + text((x.start + x.end) / 2, at + 38, title, anchor="middle", kind="name")
+
+
+def upright(x: float, start: float, end: float, kind: str) -> str:
+    """A line straight up or down."""
+    return f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{start:.1f}" y2="{end:.1f}"/>'
 
 
 def picture(title: str, description: str, width: float, height: float, body: str) -> str:
@@ -123,12 +134,14 @@ def stairs(points: Sequence[Point], end: float, kind: str) -> str:
 
 
 def mark(x: float, y: float, kind: str, hint: str = "", size: float = MARK) -> str:
-    """A disc (complete), a cross (pruned) or a triangle (anything else), with a hint for the mouse."""
+    """A disc (complete), a cross (pruned), a square (running) or a triangle, with a hint for the mouse."""
     title = f"<title>{escape(hint)}</title>" if hint else ""
     if kind.startswith("complete"):
         return f'<circle class="mark {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{size}">{title}</circle>'
     if kind.startswith("pruned"):
         path = f"M{x - size:.1f},{y - size:.1f}l{2 * size},{2 * size}m0,{-2 * size}l{-2 * size},{2 * size}"
+    elif kind.startswith("running"):
+        path = f"M{x - size:.1f},{y - size:.1f}h{2 * size}v{2 * size}h{-2 * size}z"
     else:
         path = f"M{x:.1f},{y - size * 1.2:.1f}l{size * 1.2},{size * 2.2}h{-size * 2.4}z"
     return f'<path class="mark {kind}" d="{path}">{title}</path>'
@@ -151,6 +164,14 @@ def number(value: float) -> str:
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
     return f"{value:.3g}"
+
+
+def compact(value: float) -> str:
+    """An amount in three digits: 950, 12.5k, 3.2M."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995 and abs(value) >= 1e4 * 0.9995:
+            return f"{value / size:.3g}{letter}"
+    return number(value)
 
 
 def band(low: Sequence[Point], high: Sequence[Point], kind: str) -> str:

@@ -6,26 +6,46 @@ from pathlib import Path
 
 import yaml
 
-from neurolm.reports.sweep import SweepRecord, write_report
+from neurolm.reports.confirmation import FILE_NAME as CONFIRMATION
+from neurolm.reports.confirmation import Confirmation
+from neurolm.reports.sweep import SweepRecord
+from neurolm.reports.sweep_report import write_report
+from neurolm.reports.sweep_sections import Material
 from neurolm.text.instructions import chosen_tasks
 from neurolm.training.tasks import own_tasks_of_model
 
+RECORD = "sweep.json"
+"""The sweep's record in its folder ``tune``."""
 
-def write_sweep_report(out: Path) -> Path | None:
-    """Write ``report.html`` from what lies in ``out``; None where there was no sweep."""
-    record, best = out / "tune" / "sweep.json", out / "best.yaml"
-    if not record.is_file() or not best.is_file():
+
+def write_sweep_report(out: Path, sweep: SweepRecord | None = None) -> Path | None:
+    """Write ``report.html``, ``.md`` and ``.json`` from what lies in ``out`` now; None where there is no sweep.
+
+    Args:
+        out: folder of results.
+        sweep: one that has not ended; None: read the record that a sweep leaves at its end.
+    """
+    record = out / "tune" / RECORD
+    if sweep is None and not record.is_file():
         return None
-    results = out / "results.json"
-    path = out / "report.html"
-    write_report(
-        path,
-        SweepRecord.load(record),
-        json.loads(results.read_text()) if results.is_file() else None,
-        best.read_text(),
+    best, results, confirmation = out / "best.yaml", out / "results.json", out / "tune" / CONFIRMATION
+    sweep = sweep or SweepRecord.load(record)
+    given = Material(
+        sweep,
+        command=sweep.command or f"python ray_jobs/train.py {best} run_id=again",
+        best_config=best.read_text() if best.is_file() and sweep.is_finished else None,
+        confirmation=Confirmation.load(confirmation) if confirmation.is_file() else None,
+        results=json.loads(results.read_text()) if results.is_file() else None,
         num_classes=classes_of(out),
     )
+    path = out / "report.html"
+    write_report(path, given)
     return path
+
+
+def has_finished_sweep(out: Path) -> bool:
+    """Whether the sweep of a folder of results has left its record."""
+    return (out / "tune" / RECORD).is_file()
 
 
 def classes_of(out: Path) -> dict[str, int]:

@@ -1,24 +1,19 @@
-"""A sweep as a record (JSON) and as one page of HTML that needs no network, no server and no colour."""
+"""A sweep as a record: what was searched, how, and what became of every trial."""
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from neurolm.config import UserError
-from neurolm.reports import sweep_charts
-from neurolm.reports.charts import number
-from neurolm.reports.page import origin, results_section, write_page
 from neurolm.reports.results import write_whole
 
 SCHEMA_VERSION = 1
 
-State = Literal["complete", "pruned", "failed"]
-WORDS = {"complete": "finished", "pruned": "pruned", "failed": "failed"}
+State = Literal["complete", "pruned", "failed", "running"]
+WORDS = {"complete": "finished", "pruned": "pruned", "failed": "failed", "running": "running"}
 
 
 class SweepError(UserError):
@@ -33,7 +28,8 @@ class TrialRecord:
     parameters: dict[str, Any]
     """Dotted setting to the value tried."""
     state: State
-    """``complete``: had the full budget; ``pruned``: stopped early as one of the weaker; ``failed``: see reason."""
+    """``complete``: had the full budget; ``pruned``: stopped early as one of the weaker; ``failed``: see reason;
+    ``running``: has not ended."""
     reason: str | None
     curve: list[tuple[float, float]]
     """Budget spent and value reached, at every report."""
@@ -97,6 +93,8 @@ class SweepRecord:
     """What the page is called."""
     command: str | None = None
     """What runs the best config again; None: ``ray_jobs/train.py`` with best.yaml beside the page."""
+    is_finished: bool = True
+    """Whether the sweep has ended; a running one writes its record as it goes."""
 
     @property
     def best(self) -> TrialRecord | None:
@@ -150,133 +148,3 @@ def _trial_of(values: dict[str, Any]) -> TrialRecord:
     curves = {name: [(at, value) for at, value in values[name]] for name in ("curve", "rungs") if name in values}
     by_task = {name: [(at, value) for at, value in curve] for name, curve in values.get("task_curves", {}).items()}
     return TrialRecord(**(values | curves | {"task_curves": by_task}))
-
-
-def write_report(
-    path: Path,
-    sweep: SweepRecord,
-    results: Mapping[str, Any] | None,
-    best_config_yaml: str,
-    num_classes: Mapping[str, int] | None = None,
-) -> None:
-    """Write the page.
-
-    Args:
-        path: the HTML file.
-        sweep: what was searched.
-        results: what ``results.json`` holds, if the best model was evaluated.
-        best_config_yaml: the best trial's config, which the page shows and names ``best.yaml``.
-        num_classes: of each task, for its chance level.
-    """
-    shown = {
-        "title": escape(sweep.title),
-        "headline": _headline(sweep),
-        "facts": _facts(sweep),
-        "results": results_section(results, num_classes),
-        "curves": sweep_charts.learning_curves(sweep),
-        "history": sweep_charts.history(sweep),
-        "importances": _importances(sweep),
-        "slices": "".join(f"<div>{svg}</div>" for svg in sweep_charts.slices(sweep)),
-        "space": _space(sweep),
-        "trials": _trials(sweep),
-        "command": escape(sweep.command or f"python ray_jobs/train.py {path.parent / 'best.yaml'}"),
-        "config": escape(best_config_yaml),
-        "origin": origin(results),
-    }
-    write_page(path, "sweep.html", shown)
-
-
-def _headline(sweep: SweepRecord) -> str:
-    best = sweep.best
-    if best is None or best.best_value is None:
-        return (
-            f"<p class='headline'>No trial of {len(sweep.trials)} finished; the reasons are in the table of trials.</p>"
-        )
-    return (
-        f"<p class='headline'><strong>{best.best_value:.3f}</strong> {escape(sweep.metric)}, "
-        f"reached by <a href='#trial-{best.number}'>trial {best.number}</a></p>"
-        f"<p>The best of {len(sweep.trials)} trials on validation data is a flattering number: it was chosen for being "
-        "the best. What the model is worth is the test result below.</p>"
-    )
-
-
-def _facts(sweep: SweepRecord) -> str:
-    unit = _plural(sweep.budget_unit)
-    states = ", ".join(f"{sweep.count(state)} {WORDS[state]}" for state in WORDS if sweep.count(state))
-    seconds = sum(trial.seconds or 0.0 for trial in sweep.trials)
-    facts = {"trials": f"{len(sweep.trials)} ({states})", "time of all trials": _duration(seconds)}
-    if sweep.budget and sweep.trials:
-        run = sum(trial.curve[-1][0] for trial in sweep.trials if trial.curve)
-        full = len(sweep.trials) * sweep.budget
-        left_out = f"pruning and failures left out {1 - run / full:.0%}"
-        facts["budget"] = f"{number(run)} of {number(full)} {unit} run; {left_out}"
-    if sweep.mode == "min":
-        facts["objective"] = "the smaller the better"
-    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items())
-
-
-def _importances(sweep: SweepRecord) -> str:
-    if not sweep.importances:
-        return "<p>There were too few finished trials to say which setting mattered.</p>"
-    few = sweep.count("complete") < 20
-    word = "With so few trials this is a hint, no finding." if few else "Shares of the differences between trials."
-    return f"{sweep_charts.importances(sweep)}<p class='note'>{word}</p>"
-
-
-def _space(sweep: SweepRecord) -> str:
-    best = sweep.best.parameters if sweep.best else {}
-    rows = (
-        f"<tr><th scope='row'><code>{_breakable(name)}</code></th><td class='words'>{escape(source)}</td>"
-        f"<td>{escape(_value(best[name])) if name in best else '-'}</td></tr>"
-        for name, source in sweep.space.items()
-    )
-    head = "<tr><th scope='col'>setting</th><th scope='col' class='words'>drawn from</th><th scope='col'>best</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _trials(sweep: SweepRecord) -> str:
-    names = list(dict.fromkeys([*sweep.space, *(name for trial in sweep.trials for name in trial.parameters)]))
-    columns = ["best value", _plural(sweep.budget_unit), "time (s)"]
-    head = "<th scope='col'>trial</th><th scope='col' class='words'>state</th>"
-    head += "".join(f"<th scope='col'>{escape(name)}</th>" for name in columns)
-    head += "".join(f"<th scope='col'><code>{_breakable(name)}</code></th>" for name in names)
-    return (
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(_trial(sweep, trial, names) for trial in sweep.trials)}</tbody>"
-    )
-
-
-def _trial(sweep: SweepRecord, trial: TrialRecord, names: list[str]) -> str:
-    is_best = trial is sweep.best
-    value = "-" if trial.best_value is None else f"{trial.best_value:.4f}"
-    budget = number(trial.curve[-1][0]) if trial.curve else "0"
-    seconds = "-" if trial.seconds is None else f"{trial.seconds:.0f}"
-    reason = f"<small>{escape(trial.reason)}</small>" if trial.reason else ""
-    best = " (best)" if is_best else ""
-    cells = [value, budget, seconds, *(_value(trial.parameters.get(name)) for name in names)]
-    return (
-        f"<tr id='trial-{trial.number}'{' class=best' if is_best else ''}><th scope='row'>{trial.number}</th>"
-        f"<td class='words'>{sweep_charts.symbol(trial.state)} {WORDS[trial.state]}{best}{reason}</td>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        + "</tr>"
-    )
-
-
-def _breakable(name: str) -> str:
-    """A dotted name that may be broken after its dots and underscores."""
-    return escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return number(value)
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _plural(unit: str) -> str:
-    return unit if unit.endswith("s") else f"{unit}s"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

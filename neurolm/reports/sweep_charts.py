@@ -1,7 +1,7 @@
 """The pictures of a sweep: learning curves, history, importances, and each setting against the value reached."""
 
 from html import escape
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 from neurolm.reports.charts import (
     BOTTOM,
@@ -12,22 +12,22 @@ from neurolm.reports.charts import (
     WIDTH,
     Scale,
     chart,
+    compact,
     line,
     mark,
-    number,
     picture,
     stairs,
     text,
     with_room,
 )
-
-if TYPE_CHECKING:
-    from neurolm.reports.sweep import SweepRecord, TrialRecord
+from neurolm.reports.sweep import WORDS, SweepRecord, TrialRecord
+from neurolm.reports.sweep_analysis import best_so_far, sign, with_value
+from neurolm.reports.sweep_axes import Axis
 
 NOTHING = "<p>No trial reported a value.</p>"
 
 
-def learning_curves(sweep: "SweepRecord") -> str:
+def learning_curves(sweep: SweepRecord) -> str:
     """Value against budget spent, a line a trial; its style says how the trial ended."""
     trials = [trial for trial in sweep.trials if trial.points]
     if not trials:
@@ -41,52 +41,44 @@ def learning_curves(sweep: "SweepRecord") -> str:
     )  # the best is drawn last
     for trial in ordered:
         points = [(x(at), y(value)) for at, value in trial.points]
-        parts.append(f"<g><title>{escape(_hint(sweep, trial))}</title>{line(points, f'curve {_kind(sweep, trial)}')}")
-        parts.append(f"{mark(*points[-1], _kind(sweep, trial))}</g>")
+        parts.append(traced(trial, line(points, f"curve {kind(sweep, trial)}") + trial_mark(sweep, trial, *points[-1])))
     parts.append(_end_labels(sweep, trials, x, y))
     whole = sorted(set(budgets))
-    ticks = [(at, number(at)) for at in whole] if len(whole) <= 10 else None
+    ticks = whole if len(whole) <= 10 and _are_apart(x, whole) else x.ticks()
     return chart(
         "Learning curves",
-        f"{sweep.metric} against {sweep.budget_unit}, one line for each of {len(trials)} trials; "
-        f"the values at the ends are in the table of trials",
-        x, y, "".join(parts), x_title=sweep.budget_unit, y_title=_short(sweep.metric), x_ticks=ticks,
+        f"{sweep.metric} against {plural(sweep.budget_unit)}, one line for each of {len(trials)} trials",
+        x, y, "".join(parts), x_title=plural(sweep.budget_unit), y_title=short_metric(sweep.metric),
+        x_ticks=[(at, compact(at)) for at in ticks],
     )  # fmt: skip
 
 
-def history(sweep: "SweepRecord") -> str:
+def history(sweep: SweepRecord) -> str:
     """The value each trial reached in the order they were started, and the best so far."""
-    trials = [trial for trial in sweep.trials if trial.best_value is not None]
+    trials = with_value(sweep)
     if not trials:
         return NOTHING
     x = Scale.around([trial.number for trial in trials], LEFT, WIDTH - RIGHT, margin=0.04)
     y = Scale.around([trial.best_value or 0.0 for trial in trials], HEIGHT - BOTTOM, TOP)
-    keep = max if sweep.mode == "max" else min
-    so_far: list[tuple[float, float]] = []
-    best = None
-    for trial in trials:
-        if trial.state == "complete":
-            value = trial.best_value or 0.0
-            best = value if best is None else keep(best, value)
-            so_far.append((x(trial.number), y(best)))
+    so_far = [(x(number), y(value)) for number, value in best_so_far(sweep).items()]
     parts = [stairs(so_far, x.end, "curve so-far")]
     if so_far:
         parts.append(text(x.end + 6, so_far[-1][1] + 4, "best so far", kind="label strong"))
     for trial in trials:
-        parts.append(mark(x(trial.number), y(trial.best_value or 0.0), _kind(sweep, trial), _hint(sweep, trial)))
+        parts.append(traced(trial, trial_mark(sweep, trial, x(trial.number), y(trial.best_value or 0.0))))
     numbers = [trial.number for trial in trials]
     ticks = [(float(at), str(at)) for at in numbers] if len(numbers) <= 20 else None
     return chart(
         "Optimisation history",
         f"{sweep.metric} of each trial in order, and the best finished one so far",
-        x, y, "".join(parts), x_title="trial", y_title=_short(sweep.metric), x_ticks=ticks,
+        x, y, "".join(parts), x_title="trial", y_title=short_metric(sweep.metric), x_ticks=ticks,
     )  # fmt: skip
 
 
-def importances(sweep: "SweepRecord") -> str:
+def importances(sweep: SweepRecord) -> str:
     """A bar for each setting, the most important first."""
     ranked = sorted(sweep.importances.items(), key=lambda item: -item[1])
-    left, row = 8.2 * max(len(name) for name, _ in ranked) + 14, 28
+    left, row = 7.4 * max(len(name) for name, _ in ranked) + 14, 28
     largest = max(max(value for _, value in ranked), 1e-9)
     parts = []
     for index, (name, value) in enumerate(ranked):
@@ -99,36 +91,25 @@ def importances(sweep: "SweepRecord") -> str:
     return picture("Importance of the settings", said, WIDTH, 8 + row * len(ranked), "".join(parts))
 
 
-def slices(sweep: "SweepRecord") -> list[str]:
+def slices(sweep: SweepRecord) -> list[str]:
     """For each setting searched, a chart of its values against the value reached."""
-    trials = [trial for trial in sweep.trials if trial.best_value is not None]
-    return [_slice(sweep, name, trials) for name in sweep.space] if trials else []
+    return [_slice(sweep, name) for name in sweep.space] if with_value(sweep) else []
 
 
-def _slice(sweep: "SweepRecord", name: str, trials: "list[TrialRecord]") -> str:
-    width, height = 330, 220
-    trials = [trial for trial in trials if name in trial.parameters]
-    values = [trial.parameters[name] for trial in trials]
+def _slice(sweep: SweepRecord, name: str) -> str:
+    width, height = 330, 230
+    trials = [trial for trial in with_value(sweep) if name in trial.parameters]
+    axis = Axis.of(sweep, name, LEFT, width - 16)
+    if axis is None or not trials:
+        return f"<p>No trial had <code>{escape(name)}</code>.</p>"
     y = Scale.around([trial.best_value or 0.0 for trial in trials], height - BOTTOM, TOP)
-    ticks = None
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        is_log = "log" in sweep.space[name] and min(values, default=0) > 0
-        x = Scale.around([float(value) for value in values], LEFT, width - 16, is_log=is_log)
-        places = [float(value) for value in values]
-        if all(isinstance(value, int) for value in values) and len(set(values)) <= 8:
-            ticks = [(float(value), str(value)) for value in sorted(set(values))]
-    else:
-        kinds = sorted({str(value) for value in values})
-        x = Scale.around([-0.4, len(kinds) - 0.6], LEFT, width - 16, margin=0.0)
-        places = [float(kinds.index(str(value))) for value in values]
-        ticks = [(float(index), kind) for index, kind in enumerate(kinds)]
     marks = (
-        mark(x(place), y(trial.best_value or 0.0), _kind(sweep, trial), _hint(sweep, trial))
-        for place, trial in sorted(zip(places, trials, strict=True), key=lambda pair: pair[1] is sweep.best)
+        traced(trial, trial_mark(sweep, trial, axis.at(trial) or 0.0, y(trial.best_value or 0.0))) for trial in trials
     )
     return chart(
-        name, f"{sweep.metric} against {name}, a mark for each of {len(trials)} trials", x, y, "".join(marks),
-        x_title=name, y_title="", width=width, height=height, x_ticks=ticks,
+        name, f"{sweep.metric} against {name}, a mark for each of {len(trials)} trials", axis.scale, y, "".join(marks),
+        x_title=axis.title, y_title="", width=width,
+        height=height, x_ticks=axis.ticks(5),
     )  # fmt: skip
 
 
@@ -137,10 +118,40 @@ def symbol(state: str) -> str:
     return f"<svg class='symbol' aria-hidden='true' viewBox='0 0 12 12'>{mark(6, 6, state, size=4)}</svg>"
 
 
-def _end_labels(sweep: "SweepRecord", trials: "list[TrialRecord]", x: Scale, y: Scale) -> str:
+def traced(trial: TrialRecord, drawn: str) -> str:
+    """What is drawn of a trial, so that the page can bring it out."""
+    return f'<g data-trial="{trial.number}">{drawn}</g>'
+
+
+def trial_mark(sweep: SweepRecord, trial: TrialRecord, x: float, y: float, hint: str = "") -> str:
+    """A trial's mark with its hint for the mouse."""
+    value = "no value" if trial.best_value is None else f"{trial.best_value:.4f}"
+    return mark(x, y, kind(sweep, trial), hint or f"trial {trial.number}, {WORDS[trial.state]}: {value}")
+
+
+def kind(sweep: SweepRecord, trial: TrialRecord) -> str:
+    """The style classes of a trial's line and mark."""
+    return f"{trial.state} best" if trial is sweep.best else trial.state
+
+
+def short_metric(metric: str) -> str:
+    """The part of the metric's name before its first comma, for an axis."""
+    return metric.partition(",")[0]
+
+
+def plural(unit: str) -> str:
+    """A unit of the budget, for several of it."""
+    return unit if unit.endswith("s") else f"{unit}s"
+
+
+def _are_apart(x: Scale, values: list[float]) -> bool:
+    places = [x(value) for value in values]
+    return all(after - before >= 40 for before, after in pairwise(places))
+
+
+def _end_labels(sweep: SweepRecord, trials: list[TrialRecord], x: Scale, y: Scale) -> str:
     """Trial numbers beside the ends of the curves, the better trials' first where there is not room for all."""
-    sign = 1 if sweep.mode == "max" else -1
-    ranked = sorted(trials, key=lambda trial: (trial is not sweep.best, -sign * trial.points[-1][1]))
+    ranked = sorted(trials, key=lambda trial: (trial is not sweep.best, -sign(sweep.mode) * trial.points[-1][1]))
     parts = []
     for end in sorted({trial.points[-1][0] for trial in ranked}):
         here = [trial for trial in ranked if trial.points[-1][0] == end]
@@ -150,18 +161,3 @@ def _end_labels(sweep: "SweepRecord", trials: "list[TrialRecord]", x: Scale, y: 
                 word = f"trial {trial.number} (best)" if is_best else f"{trial.number}"
                 parts.append(text(x(end) + 9, height + 4, word, kind="label strong" if is_best else "label"))
     return "".join(parts)
-
-
-def _kind(sweep: "SweepRecord", trial: "TrialRecord") -> str:
-    return f"{trial.state} best" if trial is sweep.best else trial.state
-
-
-def _hint(sweep: "SweepRecord", trial: "TrialRecord") -> str:
-    """What the mouse shows."""
-    value = "no value" if trial.best_value is None else f"{trial.best_value:.4f}"
-    return f"trial {trial.number}, {trial.state}: {value}"
-
-
-def _short(metric: str) -> str:
-    """The part of the metric's name before its first comma, for an axis."""
-    return metric.partition(",")[0]

@@ -58,6 +58,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> TuneRun:
         "checkpoints": {"every_steps": 4}, "resources": {"cpus_per_worker": 0.5, "reader_cpus": 0.1},
         "sweep": {
             "num_trials": NUM_TRIALS,
+            "confirmation_seeds": 0,
             "space": {
                 "optimizer.learning_rate": {"log_uniform": [1e-4, 3e-2]},
                 "batch.size": {"choice": [8, 12]},

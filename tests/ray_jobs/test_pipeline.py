@@ -35,7 +35,7 @@ def test_pipeline_from_recordings_to_results(
         f"out={out}", f"data.root={demo_recordings}", "synthetic=null",
         "tokenizer.epochs=1", "tokenizer.validations=1", "pretrain.epochs=1", "pretrain.validations=1",
         "pretrain.batch.text_size=0", "pretrain.workers=1", "tune.epochs=1", "tune.validations=2",
-        "tune.sweep.num_trials=2",
+        "tune.sweep.num_trials=2", "tune.sweep.confirmation_seeds=1",
     ]  # fmt: skip
     run_script(monkeypatch, *settings)
     results = json.loads((out / "results.json").read_text())
@@ -50,7 +50,10 @@ def test_pipeline_from_recordings_to_results(
     assert "1 quarantined" in capsys.readouterr().out
     assert "demo_sleep" in (out / "evaluation.html").read_text()
     page = (out / "report.html").read_text()
-    assert "optimizer.learning_rate" in page and "<svg" in page
+    assert "optimizer.learning_rate" in page and "<svg" in page and "Confirmed on fresh seeds" in page
+    report = json.loads((out / "report.json").read_text())
+    assert report["confirmation"]["seeds"] == [1] and report["confirmation"]["kept_seed"] == 1
+    assert report["test_results"] == results and (out / "report.md").is_file()
     _check_mlflow_trials(out)
     stamp = (out / "tokenizer" / "model" / "manifest.json").stat().st_mtime_ns
     run_script(monkeypatch, *settings)
@@ -65,6 +68,7 @@ def _check_mlflow_trials(out: Path) -> None:
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     (sweep,) = [run for run in runs if run.info.run_name == "sweep"]
     trials = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == sweep.info.run_id]
-    assert len(trials) == 2
+    names = sorted(run.info.run_name for run in trials)
+    assert names == ["confirm-best-seed-1", "confirm-reference-seed-1", "trial-0000", "trial-0001"]
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
     assert all("optimizer.learning_rate" in run.data.params for run in trials)

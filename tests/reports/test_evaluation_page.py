@@ -13,7 +13,7 @@ from neurolm.reports import evaluation_charts
 from neurolm.reports.evaluated import read_evaluated
 from neurolm.reports.evaluation_page import write_evaluation_page
 from tests.reports.evaluated import answers, write_evaluated
-from tests.reports.test_sweep import Page
+from tests.reports.html_page import Page
 
 
 def written(tmp_path: Path, *found: Predictions) -> tuple[str, Page]:

@@ -1,0 +1,73 @@
+"""A sweep's folder is read at any time: before, during and after, and nothing in it is touched."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from neurolm.config import UserError, as_yaml
+from neurolm.distributed.sweep_config import TuneRun
+from neurolm.distributed.sweep_summary import read_sweep
+from tests.distributed.test_sweep_config import make_sweep
+
+TIMES = {"number": 0, "origin": "sampler", "mistake": None, "notes": {}, "study_notes": {}}
+
+
+def write_folder(run: TuneRun, events: list[dict[str, object]]) -> Path:
+    folder = run.sweep_folder
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(as_yaml(run))
+    lines = [json.dumps({"time": 100.0 + place} | event) for place, event in enumerate(events)]
+    (folder / "trials.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def proposed(number: int, rate: float) -> dict[str, object]:
+    parameters = {"optimizer.learning_rate": rate, "epochs": 8}
+    return TIMES | {"event": "trial", "number": number, "parameters": parameters, "full_budget": 800}
+
+
+def reported(number: int, budget: int, score: float) -> dict[str, object]:
+    return {
+        "event": "report", "number": number, "step": budget // 10, "budget": budget, "score": score,
+        "objectives": {"score": score}, "tasks": {"workload": score + 0.1, "hmc": score - 0.1},
+    }  # fmt: skip
+
+
+BEGUN: list[dict[str, object]] = [
+    {"event": "begin", "given": [], "learnt": []},
+    proposed(0, 1e-3), reported(0, 200, 0.5), reported(0, 800, 0.6),
+    {"event": "end", "number": 0, "state": "complete", "reason": None},
+    proposed(1, 2e-3), reported(1, 200, 0.4),
+    {"event": "end", "number": 1, "state": "pruned", "reason": "weak"},
+    proposed(2, 3e-3), reported(2, 200, 0.55),
+]  # fmt: skip
+
+
+def test_a_running_sweep_is_read_as_far_as_it_is(tmp_path: Path) -> None:
+    folder = write_folder(make_sweep(tmp_path, num_trials=3), BEGUN)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    record = read_sweep(folder)
+    assert [trial.state for trial in record.trials] == ["complete", "pruned", "running"]
+    assert not record.is_finished and record.best is record.trials[0] and record.full_budget == 800
+    assert record.trials[0].task_curves["workload"] == [(200, 0.6), (800, 0.7)]
+    assert record.space["epochs"] == "integer [2, 8]"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
+    folder = write_folder(make_sweep(tmp_path, num_trials=3), BEGUN)
+    with (folder / "trials.jsonl").open("a") as file:
+        file.write('{"event": "rep')
+    assert len(read_sweep(folder).trials[2].curve) == 1
+
+
+def test_where_all_trials_have_ended_the_sweep_has(tmp_path: Path) -> None:
+    ended: dict[str, object] = {"event": "end", "number": 2, "state": "failed", "reason": "gone"}
+    record = read_sweep(write_folder(make_sweep(tmp_path, num_trials=3), [*BEGUN, ended]))
+    assert record.is_finished and record.trials[2].reason == "gone"
+
+
+def test_no_sweep_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no sweep has begun here"):
+        read_sweep(tmp_path)
