@@ -18,9 +18,7 @@ def test_one_system_may_be_trained_otherwise(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"training_of\.labram: .*no such setting; did you mean"
-    ):
+    with pytest.raises(ConfigError, match=r"training_of\.labram: .*no such setting; did you mean"):
         toy_run(tmp_path, training_of={"labram": {"optimizer.learnin_rate": 1e-4}})
     with pytest.raises(ConfigError, match="eegnett"):
         toy_run(tmp_path, baselines=["eegnett"])

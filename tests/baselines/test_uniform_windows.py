@@ -31,7 +31,7 @@ def test_several_shapes_are_refused_before_anything_is_read(tmp_path: Path) -> N
 
 def test_the_same_number_of_other_channels_is_refused_when_it_is_read(tmp_path: Path) -> None:
     turned = toy_window(1, "s1", channels=ELECTRODES[::-1])
-    store = Store.open(write_store(tmp_path, {"train": [toy_window(0, "s0"), turned], "val": [turned]}))
+    store = Store.open(write_store(tmp_path, {"train": [toy_window(0, "s0"), turned], "val": [turned, turned]}))
     windows = UniformWindows(store, store.index("train"), "workload")
     with pytest.raises(MixedWindowsError, match="recording s1-1 at 1 s has the channels C4, C3, FP2, FP1"):
         windows.read(store.index("train").rows)
