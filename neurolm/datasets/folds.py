@@ -19,7 +19,8 @@ def deal(sets: Sets, num_folds: int) -> dict[str, int]:
     People of the smallest data set are dealt first, in hash order, each to the fold that has fewest of that data set;
     so a data set's folds differ by one person at most, and one of fewer people than folds has one in each of its own.
     """
-    by_size = sorted(sets, key=lambda name: (len(set(sets[name])), name))
+    sets = {name: set(people) for name, people in sets.items()}
+    by_size = sorted(sets, key=lambda name: (len(sets[name]), name))
     fold_of: dict[str, int] = {}
     found: dict[str, Counter[int]] = {name: Counter() for name in by_size}
     total: Counter[int] = Counter()
@@ -45,6 +46,7 @@ def divide(sets: Sets, num_folds: int, fold: int, proportions: Mapping[str, tupl
     Raises:
         SplitError: a data set has nobody left to train on or to validate.
     """
+    sets = {name: set(people) for name, people in sets.items()}
     fold_of = deal(sets, num_folds)
     splits: dict[str, Split] = {person: "test" if own == fold else "train" for person, own in fold_of.items()}
     rest = [person for person in in_hash_order(fold_of) if splits[person] == "train"]
@@ -63,7 +65,7 @@ def divide(sets: Sets, num_folds: int, fold: int, proportions: Mapping[str, tupl
         if not taken[name]:
             raise SplitError(
                 f"data.split.folds: in fold {fold} of {num_folds}, data set {name} has {len(of_set[name])} of its "
-                f"{len(set(sets[name]))} subjects left; one has to train and one to validate. Give it more subjects "
+                f"{len(sets[name])} subjects left; one has to train and one to validate. Give it more subjects "
                 "or take more folds"
             )
     return splits
