@@ -8,9 +8,9 @@ import numpy as np
 from neurolm.config import UserError
 from neurolm.evaluation.predictions import Predictions, concatenate
 
-OUT_OF_FOLD = "out of fold"
+OUT_OF_FOLD = "kfold"
 """The split that pooled answers are of where folds are over all subjects."""
-INNER_FOLDS = "inner folds"
+INNER_FOLDS = "inner_kfold"
 """The same where the test subjects were left out: such answers may be looked at as often as one likes."""
 OPENED = ("test", OUT_OF_FOLD)
 """Splits whose answers cost an opening of test windows."""
