@@ -9,6 +9,7 @@ from typing import Any
 from neurolm.evaluation.bootstrap import FEWEST_SUBJECTS
 from neurolm.reports import page
 from neurolm.reports.paper import beside_paper
+from neurolm.reports.peaks import read_peaks
 from neurolm.reports.results import results_notes, write_whole
 
 
@@ -33,7 +34,7 @@ def write_cross_validation_pages(
         seeds: what those of its seeds hold.
         num_classes: of every task, for its chance level.
     """
-    found = sections(results, seeds, num_classes)
+    found = sections(out, results, seeds, num_classes)
     about = results["cross_validation"]
     facts = {
         "tasks": ", ".join(results["tasks"]),
@@ -58,7 +59,7 @@ def write_cross_validation_pages(
 
 
 def sections(
-    results: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]], num_classes: Mapping[str, int]
+    out: Path, results: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]], num_classes: Mapping[str, int]
 ) -> list[Section]:
     """All tables, those without rows left out."""
     about = results["cross_validation"]
@@ -68,6 +69,7 @@ def sections(
         _baselines(results),
         _paper(results),
         _subjects(results),
+        _peaks(out, about["runs"]),
         _runs(about["runs"]),
     ]
     return [section for section in found if section.rows]
@@ -170,6 +172,29 @@ def _subjects(results: Mapping[str, Any]) -> Section:
     return Section(
         "Subjects of tasks without an interval", ["task, subject", "balanced accuracy", "windows"], rows, notes
     )
+
+
+def _peaks(out: Path, runs: Sequence[Mapping[str, Any]]) -> Section:
+    found = {
+        f"{run['fold']}, {run['seed']}": peaks
+        for run in runs
+        if (peaks := read_peaks(out / run["folder"] / "instruct")) is not None
+    }
+    tasks = list(dict.fromkeys(task for peaks in found.values() for task in peaks.tasks))
+    rows = [
+        [
+            name,
+            f"{peaks.kept_step} of {peaks.last_step}",
+            *(
+                f"step {peak.step}: {peak.score:.3f}, kept {peak.kept_score:.3f}"
+                for task in tasks
+                if (peak := peaks.tasks.get(task)) is not None
+            ),
+        ]
+        for name, peaks in found.items()
+    ]
+    notes = ["By validation subjects: where each task was best, how good, and how good the weights are that were kept."]
+    return Section("When tasks peak", ["fold, seed", "kept step", *tasks], rows, notes)
 
 
 def _runs(runs: Sequence[Mapping[str, Any]]) -> Section:

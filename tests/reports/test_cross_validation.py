@@ -86,6 +86,13 @@ def test_results_of_all_seeds_beside_a_baseline(tmp_path: Path, capsys: pytest.C
     assert "3 folds over all subjects. Seeds: 0, 1." in table
     assert "their windows have been opened 5 times so far" in table
 
+    told = [
+        {"step": step, "scores": {"workload": workload, "eyes": eyes}, "is_kept": step == 4}
+        for step, workload, eyes in ((2, 0.6, 0.9), (4, 0.8, 0.7), (6, 0.7, 0.6))
+    ]
+    record = tmp_path / runs[0].folder / "instruct" / "validations.json"
+    record.parent.mkdir()
+    record.write_text(json.dumps(told))
     page, text = write_cross_validation_pages(
         tmp_path, results, [one.results for one in pooled], {"workload": 2, "eyes": 2}
     )
@@ -94,6 +101,7 @@ def test_results_of_all_seeds_beside_a_baseline(tmp_path: Path, capsys: pytest.C
         assert mean in written and "folds/fold-2/seed-1" in written and "NeuroLM-XL" in written
         assert "eyes, s02" in written and "workload, s02" not in written, "everybody is named where there are few"
         assert "twin, workload" in written
+        assert "4 of 6" in written and "step 4: 0.800, kept 0.800" in written and "step 2: 0.900, kept 0.700" in written
 
     main(["compare", str(tmp_path), str(tmp_path / "seed-0"), "--json"])
     said = json.loads(capsys.readouterr().out)
