@@ -31,7 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
     tokenize = commands.add_parser("tokenize", help="write the EEG tokens of a store in this process, without Ray")
     probe = commands.add_parser("probe", help="what a linear model reads from a trained tokenizer's features")
     probe.add_argument("--json", action="store_true", help="print one JSON object")
-    for command in (check, train, tokenize, probe):
+    baseline = commands.add_parser("baseline", help="other systems on the same data and splits, in this process")
+    baseline.add_argument("--json", action="store_true", help="print one JSON object")
+    for command in (check, train, tokenize, probe, baseline):
         command.add_argument("config", type=Path, help="YAML file, for example ray_jobs/configs/demo/tokenizer.yaml")
         command.add_argument("overrides", nargs="*", metavar="dotted.name=value", help="settings to replace")
 
@@ -189,6 +191,15 @@ def _probe(options: argparse.Namespace) -> None:
     print(json.dumps(plain) if options.json else table(run, results))
 
 
+def _baseline(options: argparse.Namespace) -> None:
+    from neurolm.baselines.settings import BaselineRun
+    from neurolm.reports.baselines import run_baselines
+
+    run = load(BaselineRun, options.config, parse_overrides(options.overrides))
+    table = run_baselines(run, say=lambda line: print(line, file=sys.stderr, flush=True))
+    print(json.dumps(table.as_dict()) if options.json else table.markdown())
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from neurolm.reports.inspection import inspect_store, inspection_table
 
@@ -317,6 +328,7 @@ COMMANDS = {
     "train": _train,
     "tokenize": _tokenize,
     "probe": _probe,
+    "baseline": _baseline,
     "inspect": _inspect,
     "status": _status,
     "track": _track,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from neurolm.baselines.settings import BASELINES, BaselineRun
 from neurolm.config import ConfigError, as_dict, load, override, read
 from neurolm.datasets import LAYOUTS
 from neurolm.datasets.ingest import Step, layout_of
@@ -26,6 +27,10 @@ FOLDERS = {
     for size in ("b", "l", "xl")
 }
 CROSS_VALIDATED = ("workload", "multitask")
+
+
+for _folder in ("workload", "b"):
+    FOLDERS[_folder].add("baselines")
 
 
 def test_the_files_are_those_that_are_checked_here() -> None:
@@ -138,6 +143,21 @@ def test_nulls_of_a_declaration_reach_every_step() -> None:
     fists = load(Step, *settings["preprocess"]).data.sets["fists"].declaration
     assert fists is not None
     assert fists.labels == {"T1": "left fist", "T2": "right fist", "T0": None}
+
+
+@pytest.mark.parametrize("folder", ["workload", "b"])
+def test_baselines_load(folder: str) -> None:
+    run = load(BaselineRun, CONFIGS / folder / "baselines.yaml")
+    assert run.baselines == BASELINES
+    instruct = load_run(CONFIGS / folder / "instruct.yaml")
+    assert isinstance(instruct, InstructRun)
+    untrained = run.training_for("random_neurolm")
+    assert (untrained.epochs, untrained.optimizer, run.losses) == (instruct.epochs, instruct.optimizer, instruct.losses)
+    assert (untrained.batch_size, untrained.micro_size) == (instruct.batch.size, instruct.batch.micro_size)
+    assert run.training_for("labram").optimizer.learning_rate == 5e-4
+    assert run.training_for("eegnet") == run.training
+    quick = load(BaselineRun, CONFIGS / folder / "baselines.yaml", {"budget": "quick"})
+    assert all(quick.training_for(name).epochs <= run.training_for(name).epochs for name in BASELINES)
 
 
 def test_a_quick_budget_is_smaller() -> None:

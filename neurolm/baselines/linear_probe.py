@@ -13,23 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_score
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from neurolm.baselines.chosen_tasks import classes_of, tasks_of_store
+from neurolm.baselines.fitted import Answers, predictions_of
+from neurolm.baselines.logistic_regression import LogisticModel
 from neurolm.config import Location, UserError, config
 from neurolm.datasets.ingest import Step
+from neurolm.eeg.reading import WindowSource
 from neurolm.eeg.shards import Store, WindowIndex
-from neurolm.evaluation.predictions import Predictions, TaskResult, score
+from neurolm.evaluation.predictions import TaskResult, score
 from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer
 from neurolm.sequences import collate
-from neurolm.text.instructions import TASKS, Task, chosen_tasks
+from neurolm.text.instructions import Task, chosen_tasks
 from neurolm.training.assembly import load_tokenizer
-
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Inverse regularisations that are compared by cross-validation over training subjects."""
-FOLDS = 5
 
 
 @config
@@ -60,19 +56,61 @@ def probe(run: ProbeRun) -> dict[str, TaskResult]:
     tokenizer, store = load_tokenizer(run.tokenizer_folder), Store.open(run.store)
     train, val = store.index("train"), store.index("val")
     results = {}
-    for task in _tasks(run, train):
+    for task in tasks_of_store(run.tasks, run.own_tasks, train, run.store):
         parts = [index.take(index.data_set == task.data_set) for index in (train, val)]
         empty = [name for name, part in zip(("train", "val"), parts, strict=True) if not len(part)]
         if empty:
             raise UserError(f"{run.store}: no {' and no '.join(empty)} windows of {task.data_set} for task {task.name}")
-        features = [window_features(tokenizer, store, part.rows, run.batch_size) for part in parts]
-        results[task.name] = _fit_and_score(task, parts[0], features[0], parts[1], features[1], run.seed)
+        fitted = LinearProbe(tokenizer, task, store, parts[0], seed=run.seed, batch_size=run.batch_size)
+        results[task.name] = score(predictions_of(fitted, task, store, parts[1], split="val"))
     return results
+
+
+class LinearProbe:
+    """Logistic regression on the features of a frozen tokenizer.
+
+    Args:
+        tokenizer: of stage 1, in evaluation mode.
+        task: that is learnt.
+        source: a store.
+        train: training windows; their montages may differ.
+        seed: of the solver.
+        batch_size: windows in one forward pass.
+
+    Raises:
+        UserError: too few subjects or classes, or a label without an answer.
+    """
+
+    validation_score = None
+
+    def __init__(
+        self,
+        tokenizer: NeuralTokenizer,
+        task: Task,
+        source: WindowSource,
+        train: WindowIndex,
+        *,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self._tokenizer, self._task, self._batch_size = tokenizer, task, batch_size
+        features = window_features(tokenizer, source, train.rows, batch_size)
+        self._model = LogisticModel(features, classes_of(task, train), train.subject, seed)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights and biases of the line; the tokenizer is not trained."""
+        return self._model.num_parameters
+
+    def answers(self, source: WindowSource, index: WindowIndex) -> Answers:
+        """Log-probabilities of the regression."""
+        features = window_features(self._tokenizer, source, index.rows, self._batch_size)
+        return self._model.answers(features, len(self._task.answers))
 
 
 @torch.inference_mode()
 def window_features(
-    tokenizer: NeuralTokenizer, store: Store, rows: NDArray[np.int64], batch_size: int
+    tokenizer: NeuralTokenizer, source: WindowSource, rows: NDArray[np.int64], batch_size: int
 ) -> NDArray[np.float32]:
     """Features of windows, averaged over the seconds of each channel ``[windows, channels x hidden]``.
 
@@ -82,7 +120,7 @@ def window_features(
     means = np.zeros((len(rows), NUM_CHANNEL_ROWS, hidden_size), dtype=np.float32)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        for group in collate(store.read(part), np.arange(start, start + len(part)), text=None, tasks=None).groups:
+        for group in collate(source.read(part), np.arange(start, start + len(part)), text=None, tasks=None).groups:
             features = tokenizer.encode(group.signal, group.channel_index, group.time_indices)
             by_channel = features.unflatten(1, (group.num_seconds, group.num_channels)).mean(1)
             channels = group.channel_index[:, : group.num_channels]
@@ -102,59 +140,3 @@ def table(run: ProbeRun, results: Mapping[str, TaskResult]) -> str:
             f"{result.num_subjects:>10}"
         )
     return "\n".join(lines)
-
-
-def _tasks(run: ProbeRun, train: WindowIndex) -> list[Task]:
-    if run.tasks is not None:
-        return chosen_tasks(run.tasks, run.own_tasks)
-    present = set(train.data_set)
-    found = [task for task in chosen_tasks((*TASKS, *run.own_tasks), run.own_tasks) if task.data_set in present]
-    if not found:
-        raise UserError(f"{run.store}: no task asks about its data sets ({', '.join(sorted(present))})")
-    return found
-
-
-def _fit_and_score(
-    task: Task,
-    train: WindowIndex,
-    train_features: NDArray[np.float32],
-    val: WindowIndex,
-    val_features: NDArray[np.float32],
-    seed: int,
-) -> TaskResult:
-    labels = tuple(task.answers)
-    classes = [np.array([labels.index(label) for label in index.label]) for index in (train, val)]
-    used = train_features.std(axis=0) > 0
-    model = _chosen_model(train_features[:, used], classes[0], train.subject, seed)
-    likelihoods = np.full((len(val), len(labels)), -50.0)  # a class that no training window has
-    likelihoods[:, model.classes_] = model.predict_log_proba(val_features[:, used])
-    return score(
-        Predictions(
-            task=task.name,
-            labels=labels,
-            positive_class=None if task.positive is None else labels.index(task.positive),
-            split="val",
-            row=val.rows,
-            recording=val.recording,
-            subject=val.subject,
-            start_s=val.start_s,
-            label_index=classes[1],
-            log_likelihoods=likelihoods,
-            greedy_valid=np.ones(len(val), dtype=bool),
-        )
-    )
-
-
-def _chosen_model(features: NDArray[np.float32], classes: NDArray[np.int64], subjects: object, seed: int) -> Pipeline:
-    """Logistic regression with the strength that does best on held-out training subjects."""
-    groups = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)[1]
-    models = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, random_state=seed))
-        for strength in STRENGTHS
-    ]
-    folds = min(FOLDS, int(groups.max()) + 1)
-    if folds < 2:
-        raise UserError("a probe needs two or more training subjects; change data.split.counts")
-    splits = list(GroupKFold(folds).split(features, classes, groups))
-    scores = [cross_val_score(one, features, classes, cv=splits, scoring="balanced_accuracy").mean() for one in models]
-    return models[int(np.argmax(scores))].fit(features, classes)

@@ -6,12 +6,13 @@ Everything a worker counts travels in the sum over workers that a step needs any
 import math
 import resource
 import sys
+from collections.abc import Callable
 
 import torch
 
+from neurolm.sequences import Batch
 from neurolm.training.batches import StepBatch
 from neurolm.training.context import RunContext
-from neurolm.training.flops import BatchFlops
 from neurolm.training.nodes import Nodes
 
 GIB = 2**30
@@ -21,14 +22,14 @@ class Throughput:
     """Rates of all workers together since the last record.
 
     Args:
-        flops: counts the operations of a batch.
+        flops: counts the operations of a batch, as `BatchFlops` does; not a number: they are not told.
         context: of the worker.
         peak_flops: operations a second that one worker's device could do at most; None leaves out the share of it.
         nodes: what the nodes are busy with; None: not told.
     """
 
     def __init__(
-        self, flops: BatchFlops, context: RunContext, peak_flops: float | None, nodes: Nodes | None = None
+        self, flops: Callable[[Batch], float], context: RunContext, peak_flops: float | None, nodes: Nodes | None = None
     ) -> None:
         self._flops, self._context, self._peak_flops, self._nodes = flops, context, peak_flops, nodes
         self._totals: dict[str, float] = {}
