@@ -92,6 +92,7 @@ def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
         "budget": "quick",
         "data.split.counts": [4, 1, 1],
         "data.tokens": "bfloat16",
+        "tracking.experiment": "mine",
         "tokenizer.epochs": 9,
         "tune.sweep.num_trials": 5,
     }
@@ -116,6 +117,7 @@ def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
     tokenizer, tune = loaded["tokenizer"], loaded["tune"]
     assert isinstance(tokenizer, TokenizerRun)
     assert isinstance(tune, TuneRun)
+    assert tokenizer.tracking.experiment == tune.tracking.experiment == "mine"
     assert (tokenizer.epochs, tune.sweep.num_trials) == (9, 5)  # a step's own setting wins over quick
 
 

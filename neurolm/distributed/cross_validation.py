@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from neurolm.baselines.settings import BaselineRun
 from neurolm.config import ConfigError, UserError, digest, flatten, load, read
 from neurolm.datasets.assignment import count_folds
 from neurolm.datasets.ingest import Step
@@ -28,6 +29,7 @@ from neurolm.distributed.pipeline import (
 )
 from neurolm.eeg.sealing import count_openings
 from neurolm.eeg.shards import Store
+from neurolm.reports.baseline_table import FOLDER
 from neurolm.reports.cross_validation import FoldRun, Plan, cross_validation_results, pool_runs
 from neurolm.reports.cross_validation_page import write_cross_validation_pages
 from neurolm.reports.evaluate import EvaluateRun, evaluate
@@ -75,8 +77,10 @@ def cross_validate(path: Path, overrides: Mapping[str, Any]) -> CrossValidated:
     known = FoldOfSeed(path, overrides, pipeline, runs[0].fold, num_folds, runs[0].seed)
     plan = Plan(pipeline.out, num_folds, pipeline.cross_validation.within, frozen, known.num_windows())
     pooled = pool_runs(plan, runs, pipeline.out)
+    names = load(BaselineRun, *steps["baselines"]).baselines if "baselines" in steps else ()
+    baselines = {name: pool_runs(plan, runs, pipeline.out / FOLDER / name, f"{FOLDER}/{name}") for name in names}
     openings = max(max(run.test_openings, count_openings(run.data_digest)) for run in runs)
-    results = cross_validation_results(plan, runs, pooled, {}, openings)
+    results = cross_validation_results(plan, runs, pooled, baselines, openings)
     num_classes = {name: len(answers.labels) for name, answers in pooled[0].predictions.items()}
     page, text = write_cross_validation_pages(pipeline.out, results, [one.results for one in pooled], num_classes)
     print(results_table(results, num_classes))
@@ -117,11 +121,14 @@ class FoldOfSeed:
             return None
         alike = self._run_alike()
         steps = self.steps(self.folder, alike)
-        done = ("preprocess", "evaluate") + (("tokenizer", "pretrain") if alike else ())
-        _run_steps([step for step in steps if step not in done], steps)
+        apart = ("preprocess", "evaluate", "baselines") + (("tokenizer", "pretrain") if alike else ())
+        _run_steps([step for step in steps if step not in apart], steps)
         file, values = steps["evaluate"]
         if not (tested := self._tested(values.get("tasks"))):
             return None
+        if "baselines" in steps:
+            own_file, own_values = steps["baselines"]
+            RUNNERS["baselines"](own_file, own_values | {"tasks": tested, "own_tasks": self._model["own_tasks"]})
         evaluate(load(EvaluateRun, file, values | {"tasks": tested}))
         run = FoldRun.of(self.pipeline.out, self.folder, self.fold, self.seed, time.perf_counter() - started)
         run.save(self.pipeline.out)
@@ -139,11 +146,10 @@ class FoldOfSeed:
             "data.split.fold": self.fold,
             "data.split.within": split.within,
         }
-        _, given = read_pipeline(self.path, self.overrides)
-        known = given["preprocess"][1]
-        if known.get("data.pretraining_root") is not None and known.get("data.pretraining_store") is None:
+        given = flatten(read(self.path, self.overrides))
+        if given.get("data.pretraining_root") is not None and given.get("data.pretraining_store") is None:
             places["data.pretraining_store"] = str(whole / "pretraining_store")
-        if known.get("tracking.uri") is None:
+        if given.get("tracking.uri") is None:
             places["tracking.uri"] = f"sqlite:///{whole.absolute() / 'mlflow.db'}"
         return read_pipeline(self.path, {**self.overrides, **places, **(settings or {})})[1]
 
@@ -162,13 +168,20 @@ class FoldOfSeed:
         where: dict[str, Any] = {"data.pretraining_token_store": str(shared / "pretraining_token_store")}
         if "tokenize" in first:
             where["tokenize.tokenizer"] = str(shared / "tokenizer" / "model")
-        tuned = [step for step in ("instruct", "tune") if step in first]
-        return where | {f"{step}.pretrained": str(shared / "pretrain" / "model") for step in tuned}
+        if "baselines" in first:
+            where["baselines.tokenizer"] = str(shared / "tokenizer" / "model")
+        readers = [step for step in ("instruct", "tune", "baselines") if step in first]
+        return where | {f"{step}.pretrained": str(shared / "pretrain" / "model") for step in readers}
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        """What the tuned model's folder says about it."""
+        found: dict[str, Any] = yaml.safe_load((self.folder / "instruct" / "model" / "config.yaml").read_text())
+        return found
 
     def _tasks(self) -> list[Task]:
         """The tasks that the model was tuned on."""
-        values = yaml.safe_load((self.folder / "instruct" / "model" / "config.yaml").read_text())
-        return chosen_tasks(values["tasks"], own_tasks_of_model(values))
+        return chosen_tasks(self._model["tasks"], own_tasks_of_model(self._model))
 
     def _tested(self, wanted: Sequence[str] | None) -> list[str]:
         """Those of them that somebody is tested on in this fold."""

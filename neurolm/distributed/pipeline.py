@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from neurolm.baselines.settings import BaselineRun
 from neurolm.config import ConfigError, Location, build, config, load, read
 from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
 from neurolm.datasets.synthetic import write_demo_recordings
@@ -22,15 +23,17 @@ from neurolm.distributed.train import train
 from neurolm.distributed.tune import sweep
 from neurolm.eeg.manifest import MANIFEST
 from neurolm.eeg.shards import Manifest, Store
+from neurolm.reports.baselines import run_baselines
 from neurolm.reports.closing import classes_of, closing_words, write_sweep_report
 from neurolm.reports.evaluate import EvaluateRun, evaluate
 from neurolm.reports.results import results_table
 from neurolm.training.runs import load_run
 from neurolm.training.token_job import TokenizeRun, describe_tokens, tokenize
 
-STEPS = ("preprocess", "tokenizer", "tokenize", "pretrain", "instruct", "tune", "evaluate")
+STEPS = ("preprocess", "tokenizer", "tokenize", "pretrain", "instruct", "tune", "evaluate", "baselines")
 SHARED = ("out", "seed", "workers", "budget", "data", "tracking")
-"""Settings of the pipeline file that go to every step."""
+"""Settings of the pipeline file that go to every step; ``tracking`` goes to those that train."""
+TRACKED = ("tokenizer", "pretrain", "instruct", "tune")
 OWN = ("steps", "synthetic", "cross_validation")
 """Those that are for no step."""
 WHOLE = ("declaration", "own_tasks", "space")
@@ -105,8 +108,8 @@ def read_pipeline(
 ) -> tuple[PipelineConfig, dict[str, tuple[Path, dict[str, Any]]]]:
     """The pipeline's own settings, and for each step its file and the dotted settings it is given.
 
-    ``out``, ``seed``, ``workers``, ``budget``, ``data`` and ``tracking`` go to every step; a setting that begins with a
-    step's name (``tokenizer.epochs``) goes to that step.
+    ``out``, ``seed``, ``workers``, ``budget`` and ``data`` go to every step, ``tracking`` to those that train; what
+    begins with a step's name (``tokenizer.epochs``) goes to that step.
     """
     values = read(path, overrides)
     own = {name: value for name, value in values.items() if name in (*OWN, "out")}
@@ -130,8 +133,10 @@ def read_pipeline(
         raise ConfigError(f"{path}: steps: {', '.join(missing)} is missing; every pipeline begins with it")
     shared = _dotted({name: values[name] for name in SHARED if name in values})
     shared = {name: value for name, value in shared.items() if value is not None}
+    quiet = {name: value for name, value in shared.items() if name.split(".")[0] != "tracking"}
     return pipeline, {
-        step: (path.parent / file, shared | _dotted(values.get(step) or {})) for step, file in pipeline.steps.items()
+        step: (path.parent / file, (shared if step in TRACKED else quiet) | _dotted(values.get(step) or {}))
+        for step, file in pipeline.steps.items()
     }
 
 
@@ -208,6 +213,12 @@ def evaluate_step(file: Path, values: dict[str, Any]) -> None:
     print(results_table(evaluation.results, classes_of(run.out)))
 
 
+def baselines_step(file: Path, values: dict[str, Any]) -> None:
+    """Fit every baseline, then open the test split once for all of them."""
+    run = load(BaselineRun, file, values)
+    run_baselines(run, lambda line: say(f"baselines  {line}"))
+
+
 RUNNERS = {
     "preprocess": preprocess_step,
     "tokenizer": train_step,
@@ -216,6 +227,7 @@ RUNNERS = {
     "instruct": train_step,
     "tune": tune_step,
     "evaluate": evaluate_step,
+    "baselines": baselines_step,
 }
 
 

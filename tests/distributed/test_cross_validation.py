@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from neurolm.baselines.settings import BaselineRun
 from neurolm.config import ConfigError, load
 from neurolm.datasets.ingest import Step, plan_downstream, run_locally, write_store
 from neurolm.distributed import cross_validation
@@ -39,13 +40,13 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
         record.append((run.stage_name, f"{run.out.parent.name}/{run.out.name}", run.data.split.fold))
         folder = run.out / run.stage_name / "model"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump({"tasks": ["workload"]}))
+        (folder / "config.yaml").write_text(yaml.safe_dump({"tasks": ["workload"], "own_tasks": {}}))
 
-    def evaluate(run: EvaluateRun) -> None:
+    def evaluate(run: EvaluateRun | BaselineRun, below: str = ".", skill: float = 1.0) -> None:
         store = Store.open(run.store, open_test_split(Store.open(run.store).digest, f"evaluate {run.out}"))
         index = store.index("test")
         labels = np.array([("rest", "arithmetic").index(label) for label in index.label])
-        odds = np.random.default_rng(run.seed).normal(size=len(index)) + 2 * labels - 1
+        odds = np.random.default_rng(run.seed).normal(size=len(index)) + skill * (2 * labels - 1)
         found = Predictions(
             task="workload",
             labels=("rest", "arithmetic"),
@@ -60,12 +61,19 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
             greedy_valid=np.ones(len(index), dtype=bool),
         )
         assert run.tasks == ("workload",)
-        write_evaluated(run.out, found, seed=run.seed, digest=store.digest)
-        record.append(("evaluate", f"{run.out.parent.name}/{run.out.name}", run.data.split.fold))
+        write_evaluated(run.out / below, found, seed=run.seed, digest=store.digest)
+        if below == ".":
+            record.append(("evaluate", f"{run.out.parent.name}/{run.out.name}", run.data.split.fold))
+
+    def baselines(file: Path, values: dict[str, Any]) -> None:
+        run = load(BaselineRun, file, values)
+        for name in run.baselines:
+            evaluate(run, f"baselines/{name}", skill=0.0)
 
     monkeypatch.setattr(cross_validation, "preprocess_step", preprocess)
     monkeypatch.setattr(cross_validation, "evaluate", evaluate)
-    monkeypatch.setattr(cross_validation, "RUNNERS", {name: train for name in ("tokenizer", "pretrain", "instruct")})
+    trained = dict.fromkeys(("tokenizer", "pretrain", "instruct"), train)
+    monkeypatch.setattr(cross_validation, "RUNNERS", trained | {"baselines": baselines})
     yield record
 
 
@@ -100,7 +108,12 @@ def test_every_fold_and_seed_is_run_once_and_pooled(
     stores = [Store.open(tmp_path / "out" / "folds" / f"fold-{fold}" / "store") for fold in range(2)]
     assert results["tasks"]["workload"]["num_windows"] == len(stores[0]) == len(stores[1])
     assert results["tasks"]["workload"]["num_subjects"] == stores[0].manifest.counts["num_subjects"]
-    assert results["seeds"] == [0, 1] and results["test_openings"] == 2
+    assert results["seeds"] == [0, 1]
+    assert results["test_openings"] == 8, "by two seeds, each for the model and, in this test, three baselines apart"
+    beside = results["cross_validation"]["baselines"]
+    assert list(beside) == ["majority", "band_power", "eegnet"]
+    assert beside["eegnet"]["ours_minus_theirs"]["workload"]["balanced_accuracy"]["difference"] > 0.1
+    assert (tmp_path / "out" / "baselines" / "eegnet" / "seed-1" / "evaluation.html").is_file()
     assert "fold 2 of 2, seed 1" in capsys.readouterr().out
 
     done.clear()
