@@ -108,6 +108,8 @@ def test_results_of_all_seeds_beside_a_baseline(tmp_path: Path, capsys: pytest.C
     assert said["a"]["seed"] == [0, 1] and said["b"]["seed"] == 0
     assert said["tasks"]["workload"]["balanced_accuracy"]["a"] == pytest.approx(task["balanced_accuracy"])
     assert "Choosing a model by this comparison" in " ".join(said["notes"])
+    main(["results", str(tmp_path)])
+    assert "ours, mean of 2 seeds" in capsys.readouterr().out
 
 
 def test_one_seed_has_no_sd_and_inner_folds_open_nothing(tmp_path: Path) -> None:
