@@ -77,7 +77,7 @@ def cross_validate(path: Path, overrides: Mapping[str, Any]) -> CrossValidated:
     known = FoldOfSeed(path, overrides, pipeline, runs[0].fold, num_folds, runs[0].seed)
     plan = Plan(pipeline.out, num_folds, pipeline.cross_validation.within, frozen, known.num_windows())
     pooled = pool_runs(plan, runs, pipeline.out)
-    names = load(BaselineRun, *steps["baselines"]).baselines if "baselines" in steps else ()
+    names: tuple[str, ...] = load(BaselineRun, *steps["baselines"]).baselines if "baselines" in steps else ()
     baselines = {name: pool_runs(plan, runs, pipeline.out / FOLDER / name, f"{FOLDER}/{name}") for name in names}
     openings = max(max(run.test_openings, count_openings(run.data_digest)) for run in runs)
     results = cross_validation_results(plan, runs, pooled, baselines, openings)
