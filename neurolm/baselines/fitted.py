@@ -34,10 +34,15 @@ class Answers:
 class Fitted(Protocol):
     """A baseline that has learnt a task."""
 
-    num_parameters: int | None
-    """Trained numbers; None where they are not the point."""
-    validation_score: float | None
-    """By which the moment was chosen that is kept; None where nothing was chosen on validation subjects."""
+    @property
+    def num_parameters(self) -> int | None:
+        """Trained numbers; None where they are not known."""
+        ...
+
+    @property
+    def validation_score(self) -> float | None:
+        """By which the moment was chosen that is kept; None where nothing was chosen on validation subjects."""
+        ...
 
     def answers(self, source: WindowSource, index: WindowIndex) -> Answers:
         """Answer windows that may be of any split; labels are not looked at."""

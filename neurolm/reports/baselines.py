@@ -22,7 +22,7 @@ from neurolm.reports.results import save_results, write_results, write_whole
 from neurolm.text.instructions import Task
 from neurolm.tracking import FILE_NAME, JsonlTracker, NullTracker, TeeTracker, Tracker
 from neurolm.tracking.code import git_commit
-from neurolm.training.leakage import check_leakage
+from neurolm.training.leakage import allowed_reason, check_leakage
 
 
 def run_baselines(run: BaselineRun, say: Callable[[str], None] = lambda line: None) -> BaselineTable:
@@ -41,7 +41,8 @@ def run_baselines(run: BaselineRun, say: Callable[[str], None] = lambda line: No
     store = Store.open(run.store)
     train, val = store.index("train"), store.index("val")
     tasks = tasks_of_store(run.tasks, run.own_tasks, train, run.store)
-    leakage = check_leakage(run, run.data.allow_leakage)
+    reasons = {name: _allowed_leakage(run, name) for name in run.baselines}
+    leakage = {reason: check_leakage(run, reason) for reason in set(reasons.values())}
     fits = {
         name: {task.name: _fit(run, name, task, store, train, val, say) for task in tasks} for name in run.baselines
     }
@@ -61,7 +62,7 @@ def run_baselines(run: BaselineRun, say: Callable[[str], None] = lambda line: No
             git_commit=git_commit(),
             seed=run.seed,
             test_openings=opening.count,
-            leakage=leakage,
+            leakage=leakage[reasons[name]],
             details={task_name: details(predictions) for task_name, predictions in found.items()},
         )
         write_evaluation_page(folder / "evaluation.html", results, found)
@@ -80,6 +81,13 @@ def baseline_digest(run: BaselineRun, name: BaselineName) -> str:
     if name == "random_neurolm":
         own["losses"] = as_dict(run.losses)
     return digest(own)
+
+
+def _allowed_leakage(run: BaselineRun, name: BaselineName) -> str | None:
+    """Why training data may share people or signals with the test split; the tokenizer of a probe has seen data too."""
+    folder = run.tokenizer_folder
+    has_seen = name == "linear_probe" and (folder / "config.yaml").is_file()
+    return allowed_reason(run.data.allow_leakage, folder if has_seen else None)
 
 
 @dataclass(frozen=True)
