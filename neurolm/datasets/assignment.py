@@ -31,9 +31,9 @@ def assign_all(found: Found, config: SplitConfig) -> dict[str, Assignment]:
     if config.fold >= num_folds:
         raise SplitError(f"data.split.fold: fold {config.fold} is not one of {num_folds}; they are counted from 0")
     groups: dict[str, dict[str, set[str]]] = {}
-    for name, sources in divided.items():
-        if sources:
-            groups.setdefault(_people(found[name][0]), {})[name] = {source.subject for source in sources}
+    for name, own in divided.items():
+        if own:
+            groups.setdefault(_people(found[name][0]), {})[name] = {source.subject for source in own}
     proportions = {name: layout.paper_counts or DEFAULT_PROPORTIONS for name, (layout, _) in found.items()}
     splits_of: dict[str, dict[str, Split]] = {
         people: divide(sets, num_folds, config.fold, proportions) for people, sets in groups.items()

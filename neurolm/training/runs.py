@@ -138,6 +138,10 @@ class TrainingRun(Step):
         """What validation metrics say is wrong, in words for the user; nothing unless a stage looks for something."""
         return []
 
+    def task_scores(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Of validation metrics, each task's score; only stage 3 has tasks."""
+        return {}
+
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
