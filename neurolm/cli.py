@@ -90,7 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     compare.add_argument("--json", action="store_true", help="print one JSON object")
 
     results = commands.add_parser("results", help="results beside the paper's; of several seeds the mean and sd")
-    results.add_argument("outs", type=Path, nargs="+", metavar="OUT", help="folders of results, one a seed")
+    results.add_argument(
+        "outs", type=Path, nargs="+", metavar="OUT", help="folders of results, one a seed; or a cross-validation's"
+    )
     results.add_argument("--json", action="store_true", help="print one JSON object")
     results.add_argument("--out", type=Path, metavar="FILE", help="also write a results.json of all seeds together")
 
@@ -295,12 +297,12 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _results(options: argparse.Namespace) -> None:
-    from neurolm.reports.evaluated import read_evaluated
+    from neurolm.reports.cross_validation import read_seeds
     from neurolm.reports.paper import beside_paper, paper_table
     from neurolm.reports.results import save_results
     from neurolm.reports.seeds import over_seeds
 
-    runs = [read_evaluated(out) for out in options.outs]
+    runs = [run for out in options.outs for run in read_seeds(out)]
     results = over_seeds(runs) if len(runs) > 1 else runs[0].results
     if options.out is not None:
         save_results(options.out, results)

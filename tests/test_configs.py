@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from neurolm.baselines.settings import BASELINES, BaselineRun
-from neurolm.config import as_dict, load, override, read
+from neurolm.config import ConfigError, as_dict, load, override, read
 from neurolm.datasets import LAYOUTS
-from neurolm.datasets.ingest import Step
+from neurolm.datasets.ingest import Step, layout_of
 from neurolm.distributed.pipeline import STEPS, read_pipeline
 from neurolm.distributed.sweep_config import TuneRun, check_space
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
@@ -27,6 +27,7 @@ FOLDERS = {
     size: {"data", "instruct", "instruct-4x24gb", "pretrain", "pretrain-4x24gb", "tokenizer", "tune"}
     for size in ("b", "l", "xl")
 }
+CROSS_VALIDATED = ("workload", "multitask")
 
 
 for _folder in ("workload", "b"):
@@ -36,10 +37,12 @@ for _folder in ("workload", "b"):
 def test_the_files_are_those_that_are_checked_here() -> None:
     found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.*")}
     large = {f"xl-cpu/{name}.yaml" for name in ("data", "large", "pipeline", "tokenizer", "pretrain", "instruct")}
-    declarations = {f"datasets/{name}.yaml" for name in ("eegmat", "eegmmidb", "fist_imagery")}  # test_folder.py
-    assert (
-        found == {f"{folder}/{name}.yaml" for folder, names in FOLDERS.items() for name in names} | declarations | large
-    )
+    declarations = {
+        f"datasets/{name}.yaml" for name in ("eegmat", "eegmmidb", "eyes", "fist_imagery")
+    }  # test_folder.py
+    pipelines = {f"{folder}/cross_validate.yaml" for folder in CROSS_VALIDATED}
+    checked = {f"{folder}/{name}.yaml" for folder, names in FOLDERS.items() for name in names}
+    assert found == checked | declarations | pipelines | large
 
 
 @pytest.mark.parametrize("budget", ["full", "quick"])
@@ -102,6 +105,7 @@ def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
         "budget": "quick",
         "data.split.counts": [4, 1, 1],
         "data.tokens": "bfloat16",
+        "tracking.experiment": "mine",
         "tokenizer.epochs": 9,
         "tune.sweep.num_trials": 5,
     }
@@ -126,7 +130,34 @@ def test_a_pipeline_gives_every_step_its_settings(folder: str) -> None:
     tokenizer, tune = loaded["tokenizer"], loaded["tune"]
     assert isinstance(tokenizer, TokenizerRun)
     assert isinstance(tune, TuneRun)
+    assert tokenizer.tracking.experiment == tune.tracking.experiment == "mine"
     assert (tokenizer.epochs, tune.sweep.num_trials) == (9, 5)  # a step's own setting wins over quick
+
+
+@pytest.mark.parametrize("folder", CROSS_VALIDATED)
+def test_a_cross_validation_gives_every_step_its_settings(folder: str) -> None:
+    path = CONFIGS / folder / "cross_validate.yaml"
+    pipeline, settings = read_pipeline(path, {"data.root": "/recordings", "cross_validation.seeds": [4, 5]})
+    about = pipeline.cross_validation
+    assert (about.folds, about.seeds, about.within) == (5, (4, 5), "all")
+    step = load(Step, *settings["preprocess"])
+    instruct, evaluate = load_run(*settings["instruct"]), load(EvaluateRun, *settings["evaluate"])
+    assert isinstance(instruct, InstructRun)
+    assert not evaluate.released_protocol
+    for name in instruct.tasks:
+        task = (TASKS | instruct.own_tasks)[name]
+        data_set = step.data.sets[task.data_set]
+        assert layout_of(data_set).labels == tuple(task.answers), "classes in the order that the declaration has"
+        assert instruct.data.sets[task.data_set] == data_set
+    with pytest.raises(ConfigError, match="a seed comes twice"):
+        read_pipeline(path, {"cross_validation.seeds": [0, 0]})
+
+
+def test_nulls_of_a_declaration_reach_every_step() -> None:
+    _, settings = read_pipeline(CONFIGS / "multitask" / "cross_validate.yaml", {})
+    fists = load(Step, *settings["preprocess"]).data.sets["fists"].declaration
+    assert fists is not None
+    assert fists.labels == {"T1": "left fist", "T2": "right fist", "T0": None}
 
 
 @pytest.mark.parametrize("folder", ["workload", "b"])

@@ -11,7 +11,7 @@ from typing import Any
 
 from neurolm.config import ConfigError, as_dict, build, digest
 from neurolm.datasets import DECLARED_LAYOUTS, LAYOUTS
-from neurolm.datasets.assignment import assign
+from neurolm.datasets.assignment import assign_all
 from neurolm.datasets.data_config import DataConfig, DataSetConfig
 from neurolm.datasets.dataset import Assignment, EEGDataset, SourceFile, by_subject
 from neurolm.datasets.splits import SPLITS, Split, SplitConfig
@@ -70,14 +70,21 @@ class ShardPlan:
 
 def plan_downstream(config: DataConfig, store: Path) -> list[ShardPlan]:
     """Shards of the labelled data sets below ``data.root``, split by ``data.split``. Raises UserError."""
+    found = find_downstream(config)
+    assigned = assign_all(found, config.split)
+    return [
+        plan
+        for name, (layout, _) in found.items()
+        for plan in _plan_set(name, layout, assigned[name], config, store, config.split)
+    ]
+
+
+def find_downstream(config: DataConfig) -> dict[str, tuple[EEGDataset, list[SourceFile]]]:
+    """Layout and sources of every data set below ``data.root``. Raises UserError."""
     if config.root is None:
         raise ConfigError("data.root is not set; give the folder of your recordings: data.root=DIR")
-    plans = []
-    for name, data_set in config.sets.items():
-        layout = layout_of(data_set)
-        sources = layout.find(config.root / data_set.folder)
-        plans += _plan_set(name, layout, assign(layout, sources, config.split), config, store, config.split)
-    return plans
+    layouts = {name: layout_of(data_set) for name, data_set in config.sets.items()}
+    return {name: (layout, layout.find(config.root / config.sets[name].folder)) for name, layout in layouts.items()}
 
 
 def plan_pretraining(config: DataConfig, store: Path) -> list[ShardPlan]:

@@ -4,7 +4,7 @@ Published rules that look at recordings or trials instead are declared by the da
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -34,18 +34,24 @@ class SplitConfig:
     counts: Literal["auto"] | tuple[Count, Count, Count] = "auto"
     """Numbers of train, val and test subjects in sorted order; auto takes the paper's numbers (the rest is test) where
     there are enough subjects, else the same proportions of those present."""
-    folds: Annotated[int, Field(ge=3)] | Literal["loso"] | None = None
+    folds: Annotated[int, Field(ge=2)] | Literal["loso"] | None = None
     """Cross-validation over subjects: the number of folds, or loso for as many as there are subjects; null for none.
-    Every subject is tested in exactly one fold."""
+    Every subject is tested in exactly one fold; a data set of fewer subjects than folds has none to test in some."""
     fold: Annotated[int, Field(ge=0)] = 0
     """Which fold is the test split, counted from 0."""
+    within: Literal["all", "train_and_val"] = "all"
+    """Who is divided into folds: all, or those who train and validate without folds. Then those who would be tested are
+    left out of the store, so that whatever is chosen by such folds is chosen without them."""
 
     @model_validator(mode="after")
     def _agree(self) -> "SplitConfig":
-        if self.counts != "auto" and (self.rule != "auto" or self.folds is not None):
+        divides_all = self.folds is not None and self.within == "all"
+        if self.counts != "auto" and (self.rule != "auto" or divides_all):
             raise ValueError(
                 "counts say which subjects go where: leave rule at auto and folds at null, or counts at auto"
             )
+        if self.within != "all" and self.folds is None:
+            raise ValueError(f"within is {self.within}, but folds is not set")
         if self.folds is not None and self.rule in ("paper", "released"):
             raise ValueError(f"folds are over subjects, which rule {self.rule} does not divide; unset one of the two")
         if isinstance(self.folds, int) and self.fold >= self.folds:
@@ -58,17 +64,15 @@ class SplitConfig:
 def split_subjects(
     subjects: Iterable[str], config: SplitConfig, paper_counts: tuple[int, int, int] | None
 ) -> dict[str, Split]:
-    """The split of every subject: by fold, by hash, or sorted, where the first are train, the next val, the rest test.
+    """The split of every subject, without folds: by hash, or sorted, where the first train, the next validate.
 
     With ``counts`` auto the paper's train and val counts hold as soon as they leave a test subject (Workload: 26 and 5,
     from 32 subjects up); below that its proportions do, with at least one subject in every split.
 
     Raises:
-        SplitError: fewer than 3 subjects, a fold that is not there, or counts that do not add up to the subjects.
+        SplitError: fewer than 3 subjects, or counts that do not add up to the subjects.
     """
     ordered = sorted(set(subjects))
-    if config.folds is not None:
-        return _fold(ordered, config, paper_counts)
     if config.rule == "subject":
         return {subject: _by_hash(subject) for subject in ordered}
     if config.counts == "auto":
@@ -99,27 +103,6 @@ def _by_hash(subject: str) -> Split:
     if share < DEFAULT_PROPORTIONS[0]:
         return "train"
     return "val" if share < DEFAULT_PROPORTIONS[0] + DEFAULT_PROPORTIONS[1] else "test"
-
-
-def _fold(subjects: Sequence[str], config: SplitConfig, paper_counts: tuple[int, int, int] | None) -> dict[str, Split]:
-    """Nearly equal runs of subjects in hash order are tested in turn; those that follow a run validate."""
-    num_folds = len(subjects) if config.folds == "loso" else int(config.folds or 0)
-    if len(subjects) < 3 or num_folds > len(subjects):
-        raise SplitError(
-            f"data.split.folds: {config.folds} folds of {len(subjects)} subjects cannot be made; at least 3 subjects "
-            "and one in every fold are needed"
-        )
-    if config.fold >= num_folds:
-        raise SplitError(f"data.split.fold: fold {config.fold} is not one of {num_folds}; they are counted from 0")
-    ordered = in_hash_order(subjects)
-    first, last = (number * len(ordered) // num_folds for number in (config.fold, config.fold + 1))
-    rest = ordered[last:] + ordered[:first]
-    train_share, val_share, _ = paper_counts or DEFAULT_PROPORTIONS
-    num_val = min(-(-len(rest) * val_share // (train_share + val_share)), len(rest) - 1)
-    splits: dict[str, Split] = dict.fromkeys(ordered[first:last], "test")
-    splits |= dict.fromkeys(rest[:num_val], "val")
-    splits |= dict.fromkeys(rest[num_val:], "train")
-    return splits
 
 
 def _auto(num_subjects: int, paper_counts: tuple[int, int, int] | None) -> tuple[int, int, int]:

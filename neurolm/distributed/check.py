@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from neurolm.baselines.settings import BaselineRun
 from neurolm.config import UserError, load, override, read
 from neurolm.datasets.ingest import (
     ShardPlan,
@@ -40,6 +41,8 @@ from neurolm.training.token_job import TokenizeRun, describe_tokens, encode_loca
 
 RECORDINGS_PER_SPLIT = 2
 """Recordings of every data set and split that a check reads."""
+OTHERS: dict[str, type[Step]] = {"preprocess": Step, "evaluate": EvaluateRun, "baselines": BaselineRun}
+"""Steps of a pipeline of which a check reads the settings alone."""
 
 
 def check(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
@@ -79,8 +82,8 @@ def _check_pipeline(path: Path, overrides: Mapping[str, Any]) -> Iterator[str]:
             sweep = load(TuneRun, file, values)
             check_space(sweep)
             runs["instruct"] = sweep.instruct_run()
-        elif name in ("preprocess", "evaluate"):
-            load(Step if name == "preprocess" else EvaluateRun, file, values)
+        elif name in OTHERS:
+            load(OTHERS[name], file, values)
         elif name == "tokenize":
             if (job := load(TokenizeRun, file, values)).data.tokens != "none":
                 runs[name] = job

@@ -8,11 +8,12 @@ import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from neurolm.config import ConfigError, Location, UserError, build, config, flatten, load, read
+from neurolm.baselines.settings import BaselineRun
+from neurolm.config import ConfigError, Location, UserError, build, config, load, read
 from neurolm.datasets.ingest import Step, plan_digest, plan_downstream, plan_pretraining
 from neurolm.datasets.synthetic import write_demo_recordings
 from neurolm.distributed.confirmation import confirm, publish
@@ -24,15 +25,21 @@ from neurolm.distributed.train import train
 from neurolm.distributed.tune import sweep
 from neurolm.eeg.manifest import MANIFEST
 from neurolm.eeg.shards import Manifest, Store
+from neurolm.reports.baselines import run_baselines
 from neurolm.reports.closing import classes_of, closing_words, write_sweep_report
 from neurolm.reports.evaluate import EvaluateRun, evaluate
 from neurolm.reports.results import results_table
 from neurolm.training.runs import load_run
 from neurolm.training.token_job import TokenizeRun, describe_tokens, tokenize
 
-STEPS = ("preprocess", "tokenizer", "tokenize", "pretrain", "instruct", "tune", "evaluate")
+STEPS = ("preprocess", "tokenizer", "tokenize", "pretrain", "instruct", "tune", "evaluate", "baselines")
 SHARED = ("out", "seed", "workers", "budget", "data", "tracking")
-"""Settings of the pipeline file that go to every step."""
+"""Settings of the pipeline file that go to every step; ``tracking`` goes to those that train."""
+TRACKED = ("tokenizer", "pretrain", "instruct", "tune")
+OWN = ("steps", "synthetic", "cross_validation")
+"""Those that are for no step."""
+WHOLE = ("declaration", "own_tasks", "space")
+"""Settings that a step gets in one piece: labels and answers are in the order of the classes."""
 
 
 @config
@@ -46,6 +53,24 @@ class SyntheticConfig:
 
 
 @config
+class CrossValidationConfig:
+    """How `ray_jobs/cross_validate.py` repeats a pipeline."""
+
+    folds: Annotated[int, Field(ge=2)] | Literal["loso"] = 5
+    """Folds over subjects, or loso for as many as there are subjects. Every subject is tested in one fold."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    """Every fold is run with each of these seeds, on the same windows."""
+    within: Literal["all", "train_and_val"] = "all"
+    """Fold all subjects (once per frozen config), or only those who train and validate without folds, to choose by."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "CrossValidationConfig":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed comes twice; give different ones")
+        return self
+
+
+@config
 class PipelineConfig:
     """Which steps run, from which files; other settings of the file go to the steps (see `step_settings`)."""
 
@@ -55,16 +80,15 @@ class PipelineConfig:
     """Folder of the results."""
     synthetic: SyntheticConfig | None = None
     """Write synthetic recordings to ``data.root`` first."""
+    cross_validation: CrossValidationConfig = Field(default_factory=CrossValidationConfig)
+    """How `ray_jobs/cross_validate.py` repeats the pipeline; `ray_jobs/pipeline.py` runs it once, without folds."""
 
 
 def run_pipeline(path: Path, overrides: Mapping[str, Any]) -> None:
     """Run every step of a pipeline file, skipping what an earlier run finished. Raises UserError."""
     started = time.perf_counter()
     pipeline, settings = read_pipeline(path, overrides)
-    if pipeline.synthetic is not None:
-        root = Path(settings["preprocess"][1]["data.root"])
-        say(f"synthetic recordings  {root}")
-        write_demo_recordings(root, num_subjects=pipeline.synthetic.num_subjects, seed=pipeline.synthetic.seed)
+    write_synthetic(pipeline, settings)
     for step in STEPS:
         if step in settings:
             file, values = settings[step]
@@ -73,24 +97,32 @@ def run_pipeline(path: Path, overrides: Mapping[str, Any]) -> None:
     print(closing_words(pipeline.out, report, seconds=time.perf_counter() - started))
 
 
+def write_synthetic(pipeline: PipelineConfig, settings: Mapping[str, tuple[Path, dict[str, Any]]]) -> None:
+    """Write the recordings of a pipeline that makes its own."""
+    if pipeline.synthetic is not None:
+        root = Path(settings["preprocess"][1]["data.root"])
+        say(f"synthetic recordings  {root}")
+        write_demo_recordings(root, num_subjects=pipeline.synthetic.num_subjects, seed=pipeline.synthetic.seed)
+
+
 def read_pipeline(
     path: Path, overrides: Mapping[str, Any]
 ) -> tuple[PipelineConfig, dict[str, tuple[Path, dict[str, Any]]]]:
     """The pipeline's own settings, and for each step its file and the dotted settings it is given.
 
-    ``out``, ``seed``, ``workers``, ``budget``, ``data`` and ``tracking`` go to every step; a setting that begins with a
-    step's name (``tokenizer.epochs``) goes to that step.
+    ``out``, ``seed``, ``workers``, ``budget`` and ``data`` go to every step, ``tracking`` to those that train; what
+    begins with a step's name (``tokenizer.epochs``) goes to that step.
     """
     values = read(path, overrides)
-    own = {name: value for name, value in values.items() if name in ("steps", "out", "synthetic")}
+    own = {name: value for name, value in values.items() if name in (*OWN, "out")}
     pipeline = build(PipelineConfig, own, source=str(path))
     unknown = sorted(set(pipeline.steps) - set(STEPS))
     if unknown:
         raise ConfigError(f"{path}: steps: {', '.join(unknown)} not known; known steps: {', '.join(STEPS)}")
-    stray = sorted(set(values) - {"steps", "synthetic", *SHARED, *pipeline.steps})
+    stray = sorted(set(values) - {*OWN, *SHARED, *pipeline.steps})
     if stray:
         raise ConfigError(
-            f"{path}: {', '.join(stray)}: no such setting; a pipeline has {', '.join(SHARED)}, synthetic, steps, "
+            f"{path}: {', '.join(stray)}: no such setting; a pipeline has {', '.join((*SHARED, *OWN))}, "
             f"and settings of its steps ({', '.join(pipeline.steps)})"
         )
     for name in pipeline.steps:
@@ -101,11 +133,22 @@ def read_pipeline(
     missing = [step for step in ("preprocess",) if step not in pipeline.steps]
     if missing:
         raise ConfigError(f"{path}: steps: {', '.join(missing)} is missing; every pipeline begins with it")
-    shared = flatten({name: values[name] for name in SHARED if name in values})
+    shared = _dotted({name: values[name] for name in SHARED if name in values})
     shared = {name: value for name, value in shared.items() if value is not None}
+    quiet = {name: value for name, value in shared.items() if name.split(".")[0] != "tracking"}
     return pipeline, {
-        step: (path.parent / file, shared | flatten(values.get(step) or {})) for step, file in pipeline.steps.items()
+        step: (path.parent / file, (shared if step in TRACKED else quiet) | _dotted(values.get(step) or {}))
+        for step, file in pipeline.steps.items()
     }
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name; those whose contents have an order, nulls or dots that mean something stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        is_section = isinstance(value, Mapping) and name not in WHOLE
+        flat |= _dotted(value, f"{prefix}{name}.") if is_section else {f"{prefix}{name}": value}
+    return flat
 
 
 def preprocess_step(file: Path, values: dict[str, Any], try_again: bool = False) -> None:
@@ -178,6 +221,12 @@ def evaluate_step(file: Path, values: dict[str, Any]) -> None:
     print(results_table(evaluation.results, classes_of(run.out)))
 
 
+def baselines_step(file: Path, values: dict[str, Any]) -> None:
+    """Fit every baseline, then open the test split once for all of them."""
+    run = load(BaselineRun, file, values)
+    run_baselines(run, lambda line: say(f"baselines  {line}"))
+
+
 RUNNERS = {
     "preprocess": preprocess_step,
     "tokenizer": train_step,
@@ -186,6 +235,7 @@ RUNNERS = {
     "instruct": train_step,
     "tune": tune_step,
     "evaluate": evaluate_step,
+    "baselines": baselines_step,
 }
 
 

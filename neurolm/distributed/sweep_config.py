@@ -68,6 +68,15 @@ class TuneRun(InstructRun):
     sweep: SweepConfig
     """The sweep."""
 
+    @model_validator(mode="after")
+    def _trials_are_judged_by_their_best(self) -> "TuneRun":
+        if self.keep != "best" or self.patience is not None:
+            raise ValueError(
+                "a sweep judges trials by their best mean score and stops them itself: leave keep at best and patience "
+                "at null, and set them where the best config is trained again (ray_jobs/train.py OUT/best.yaml)"
+            )
+        return self
+
     @property
     def sweep_folder(self) -> Path:
         """Where the sweep writes."""

@@ -3,11 +3,12 @@
 The interval draws subjects with replacement, the same ones for both. The test exchanges the two models' answers subject
 by subject: if the models are equally good, which of the two answered is a coin toss, and the difference found is one
 of those that tosses give (Fisher's sign flips, for scores that are not means over subjects). With few subjects every
-toss is tried; with more, a fixed number are drawn.
+toss is tried; with more, a fixed number are drawn. Of several seeds of a model the mean score counts, and all its
+answers about a subject change sides together.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -65,35 +66,58 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0) -> Comparison:
     Raises:
         ComparisonError: the windows, their labels or the classes are not the same.
     """
-    a, b = aligned(a, b)
-    names, owner = bootstrap.owners(a.subject)
+    return compare_means([a], [b], seed=seed)
+
+
+def compare_means(a: Sequence[Predictions], b: Sequence[Predictions], *, seed: int = 0) -> Comparison:
+    """The same for the mean scores of several runs of each model, such as seeds; neither needs as many as the other.
+
+    Raises:
+        ComparisonError: the windows, their labels or the classes are not the same.
+    """
+    if not a or not b:
+        raise ComparisonError("nothing to compare: a model has no run")
+    first = a[0]
+    sides = [[aligned(first, one)[1] for one in runs] for runs in (a, b)]
+    names, owner = bootstrap.owners(sides[0][0].subject)
     size = len(names)
-    counts = np.concatenate(
-        [
-            bootstrap.confusions_by_subject(owner, one.label_index, one.predicted, len(one.labels))
-            for one in (a, b)
-        ]
-    )  # fmt: skip
-    pairs = zip(a.rankings, b.rankings, strict=True)
-    rankings = [(np.tile(positive, 2), np.concatenate([ranks, other])) for (positive, ranks), (_, other) in pairs]
-    ranked = RankedSubjects.of(rankings, np.concatenate([owner, owner + size]))
+    counts = np.concatenate([_mean_confusions(owner, runs) for runs in sides])
+    # AUROC has to rank exchanged answers against each other: every run of A beside every run of B.
+    ranked = [_ranked(one, other, owner) for one in sides[0] for other in sides[1]]
 
     def accuracy(weights: NDArray[np.int64]) -> NDArray[np.float64]:
         return metrics.balanced_accuracy(np.tensordot(weights, counts, axes=1))
+
+    def auroc(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(np.mean([pair.auroc(weights) for pair in ranked], axis=0))
 
     drawn = bootstrap.subject_draws(size, seed=seed) if size >= FEWEST_SUBJECTS else None
     exchanged, is_complete = exchanges(size, seed=seed)
     by_answers = _difference(accuracy, exchanged, is_complete, drawn)
     assert by_answers is not None
     return Comparison(
-        num_windows=len(a),
+        num_windows=len(first),
         num_subjects=size,
         balanced_accuracy=by_answers,
-        auroc=_difference(ranked.auroc, exchanged, is_complete, drawn),
+        auroc=_difference(auroc, exchanged, is_complete, drawn),
         num_exchanges=len(exchanged),
         all_exchanges=is_complete,
         smallest_p_value=2 / 2**size if is_complete else 1 / (len(exchanged) + 1),
     )
+
+
+def _mean_confusions(owner: NDArray[np.int64], runs: Sequence[Predictions]) -> NDArray[np.float64]:
+    """Counts ``[subject, label, predicted]``, averaged over runs: their balanced accuracy is the mean of the runs'."""
+    each = [
+        bootstrap.confusions_by_subject(owner, one.label_index, one.predicted, len(one.labels)) for one in runs
+    ]  # fmt: skip
+    return np.asarray(np.mean(each, axis=0))
+
+
+def _ranked(a: Predictions, b: Predictions, owner: NDArray[np.int64]) -> RankedSubjects:
+    pairs = zip(a.rankings, b.rankings, strict=True)
+    rankings = [(np.tile(positive, 2), np.concatenate([ranks, other])) for (positive, ranks), (_, other) in pairs]
+    return RankedSubjects.of(rankings, np.concatenate([owner, owner + int(owner.max()) + 1]))
 
 
 def exchanges(num_subjects: int, *, seed: int = 0) -> tuple[NDArray[np.int64], bool]:

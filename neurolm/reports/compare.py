@@ -5,16 +5,47 @@ from pathlib import Path
 from typing import Any
 
 from neurolm.eeg.sealing import count_openings
-from neurolm.evaluation.comparison import Comparison, ComparisonError, Difference, compare
-from neurolm.reports.evaluated import Evaluated, read_evaluated
+from neurolm.evaluation.comparison import Comparison, ComparisonError, Difference, compare_means
+from neurolm.evaluation.pooling import OPENED
+from neurolm.evaluation.predictions import Predictions
+from neurolm.reports.cross_validation import read_seeds
+from neurolm.reports.evaluated import Evaluated
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One side: a folder of results, or the pooled seeds of a cross-validation."""
+
+    out: Path
+    seeds: list[Evaluated]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where the numbers come from; of several seeds, ``seed`` lists them."""
+        origin = self.seeds[0].origin | {"test_openings": self.test_openings}
+        return origin if len(self.seeds) == 1 else origin | {"seed": [one.origin["seed"] for one in self.seeds]}
+
+    @property
+    def test_openings(self) -> int:
+        """How often the test split had been opened, as far as these results know."""
+        return max(one.results["test_openings"] for one in self.seeds)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks with answers."""
+        return tuple(self.seeds[0].predictions)
+
+    def answers(self, task: str) -> list[Predictions]:
+        """Every seed's answers to a task."""
+        return [one.predictions[task] for one in self.seeds]
 
 
 @dataclass(frozen=True)
 class RunComparison:
     """What `compare_runs` found."""
 
-    a: Evaluated
-    b: Evaluated
+    a: Compared
+    b: Compared
     tasks: dict[str, Comparison]
     test_openings: int
     """How often the test split of this data was opened, as far as the runs and this machine know."""
@@ -24,14 +55,14 @@ class RunComparison:
         """What a reader must know beside the numbers."""
         few = {one.num_subjects: one.smallest_p_value for one in self.tasks.values() if one.smallest_p_value > 0.01}
         notes = [f"With {size} subjects no p can fall below {least:.3g}." for size, least in sorted(few.items())]
-        names = {name for run in (self.a, self.b) for name in run.predictions} - self.tasks.keys()
+        names = {*self.a.tasks, *self.b.tasks} - self.tasks.keys()
         notes += [f"{name} was evaluated in one of the runs only." for name in sorted(names)]
-        if self.a.results["data_digest"] != self.b.results["data_digest"]:
+        if self.a.origin["data_digest"] != self.b.origin["data_digest"]:
             notes.append("The stores differ (data_digest), though these windows have the same ids, times and labels.")
-        if any(answers.split == "test" for answers in self.a.predictions.values()):
+        if any(self.a.answers(name)[0].split in OPENED for name in self.a.tasks):
             notes.append(
-                f"A was opening {self.a.results['test_openings']} of the test split, B opening "
-                f"{self.b.results['test_openings']}; it has been opened {self.test_openings} times so far. "
+                f"A was opening {self.a.test_openings} of the test split, B opening {self.b.test_openings}; it has "
+                f"been opened {self.test_openings} times so far. "
                 "Choosing a model by this comparison is choosing on test data."
             )
         return notes
@@ -68,21 +99,20 @@ class RunComparison:
 
 
 def compare_runs(out_a: Path, out_b: Path) -> RunComparison:
-    """Compare what two folders' saved answers are worth; opens no test split.
+    """Compare what two folders' saved answers are worth; opens no test split. Of cross-validations the means count.
 
     Raises:
         UserError: a folder was not evaluated, no task is in both, or a task's windows are not the same.
     """
-    a, b = read_evaluated(out_a), read_evaluated(out_b)
-    names = [name for name in a.predictions if name in b.predictions]
+    a, b = Compared(out_a, read_seeds(out_a)), Compared(out_b, read_seeds(out_b))
+    names = [name for name in a.tasks if name in b.tasks]
     if not names:
         raise ComparisonError(
-            f"{out_a} has answers for {', '.join(a.predictions)}, {out_b} for {', '.join(b.predictions)}: no task is "
+            f"{out_a} has answers for {', '.join(a.tasks)}, {out_b} for {', '.join(b.tasks)}: no task is "
             "in both; evaluate one of them for the other's task"
         )
-    tasks = {name: compare(a.predictions[name], b.predictions[name]) for name in names}
-    known = [run.results["test_openings"] for run in (a, b)]
-    return RunComparison(a, b, tasks, max(*known, count_openings(a.results["data_digest"])))
+    tasks = {name: compare_means(a.answers(name), b.answers(name)) for name in names}
+    return RunComparison(a, b, tasks, max(a.test_openings, b.test_openings, count_openings(a.origin["data_digest"])))
 
 
 def _row(found: Difference) -> str:

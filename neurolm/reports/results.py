@@ -7,6 +7,7 @@ from typing import Any
 
 from neurolm.config import UserError
 from neurolm.evaluation.details import TaskDetails
+from neurolm.evaluation.pooling import OPENED
 from neurolm.evaluation.predictions import TaskResult
 
 SCHEMA_VERSION = 1
@@ -126,10 +127,19 @@ def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
             side = "above" if interval[0] > 1 / classes else "below" if interval[1] < 1 / classes else "includes"
             verdict = f"the interval {side} chance" if side == "includes" else f"the interval lies {side} chance"
             notes.append(f"{name}: {verdict} ({1 / classes:.3f}).")
+    if (folds := results.get("cross_validation")) is not None:
+        whom = (
+            "all subjects" if folds["within"] == "all" else "training and validation subjects; no test subject is here"
+        )
+        seeds = ", ".join(map(str, results["seeds"]))
+        notes.append(f"Out-of-fold answers of {folds['folds']} folds over {whom}. Seeds: {seeds}.")
     openings = results["test_openings"]
-    if any(task["split"] == "test" for task in results["tasks"].values()):
-        times = "once" if openings == 1 else f"{openings} times"
+    times = "once" if openings == 1 else f"{openings} times"
+    splits = {task["split"] for task in results["tasks"].values()}
+    if "test" in splits:
         notes.append(f"The test split of this data has been opened {times} so far.")
+    elif splits & set(OPENED):
+        notes.append(f"Every subject is a test subject here; their windows have been opened {times} so far.")
     notes.append("Scores are per window: balanced accuracy with its interval over subjects, weighted F1.")
     return notes
 

@@ -80,10 +80,12 @@ def fit(
     profiler: StepProfiler,
     validate: Validate,
     save: Save,
-    after_validation: Callable[[int, dict[str, float]], None],
+    after_validation: Callable[[int, dict[str, float]], bool | None],
     guard: NotFiniteGuard,
 ) -> dict[str, float]:
     """Train from ``engine.step_count`` to the end of the schedule; returns the last validation metrics.
+
+    Where ``after_validation`` returns True, on every worker, the run ends there.
 
     Raises:
         DivergedError: a loss or gradient is not finite, and ``guard`` says stop; nothing was updated in that step.
@@ -121,6 +123,7 @@ def fit(
         is_asked = heard.is_time or heard.call in (Call.SAVE, Call.STOP)
         is_extra = is_asked or (heard.call is Call.LOOK and context.is_leaving())
         is_validation, is_saving = schedule.validates(completed), schedule.saves(completed) or is_extra
+        is_over = False
         if is_validation:
             stage.eval()
             began = time.perf_counter()
@@ -128,7 +131,7 @@ def fit(
             took = {"validation_seconds": time.perf_counter() - began}
             stage.train()
             tracker.metrics(completed, took | {f"validation/{name}": value for name, value in latest.items()})
-            after_validation(completed, latest)
+            is_over = bool(after_validation(completed, latest))
         if is_validation or is_saving:
             checkpoint = save(completed, latest) if is_saving else None
             report: dict[str, Any] = {"step": completed, **latest}
@@ -137,6 +140,8 @@ def fit(
                 clock.saved()
             if checkpoint is not None:
                 tracker.metrics(completed, {"checkpoint": float(completed)})
+        if is_over:
+            break
         if is_stopping and completed < schedule.total_steps:
             raise Stopped(completed, schedule.total_steps)
     return latest

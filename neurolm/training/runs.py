@@ -22,6 +22,7 @@ from neurolm.training.checkpoint_policy import CheckpointsConfig, ResumeConfig
 from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.engine import EngineConfig, TorchEngineConfig
 from neurolm.training.instruct import InstructLossConfig
+from neurolm.training.keeping import Keep
 from neurolm.training.not_finite import NotFiniteConfig
 from neurolm.training.optimizer import OptimizerConfig
 from neurolm.training.pretrain import PretrainLossConfig
@@ -142,6 +143,10 @@ class TrainingRun(Step):
         """What validation metrics say is wrong, in words for the user; nothing unless a stage looks for something."""
         return []
 
+    def task_scores(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Of validation metrics, each task's score; only stage 3 has tasks."""
+        return {}
+
     @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
@@ -251,6 +256,18 @@ class InstructRun(TrainingRun):
     """Weights of answer and text losses."""
     selection: Literal["auroc", "balanced_accuracy"] = "balanced_accuracy"
     """Validation metric, averaged over tasks, that chooses the checkpoint and ranks the trials of a sweep."""
+    keep: Keep = "best"
+    """Which weights are kept: of the best mean of ``selection`` over tasks, of the last validation (final), or of the
+    best mean rank over tasks (ranks), which counts every task alike; then the folder ``pareto`` of the run has the
+    weights of all validations that no other beats in every task."""
+    patience: Annotated[int, Field(gt=0)] | None = None
+    """End after so many validations without a better one; null: never. The learning rate's schedule stays as it was."""
+
+    @model_validator(mode="after")
+    def _final_is_the_last(self) -> "InstructRun":
+        if self.keep == "final" and self.patience is not None:
+            raise ValueError("patience waits for better weights, and keep: final takes the last; leave one of them out")
+        return self
 
     @property
     def pretrained_folder(self) -> Path:
@@ -261,6 +278,12 @@ class InstructRun(TrainingRun):
     def earlier_model(self) -> Path:
         """The pre-trained model."""
         return self.pretrained_folder
+
+    def task_scores(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Of validation metrics, each task's ``selection``, or its balanced accuracy where that is not defined."""
+        return {
+            task: metrics.get(f"{task}/{self.selection}", metrics[f"{task}/balanced_accuracy"]) for task in self.tasks
+        }
 
     @property
     def switches(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from neurolm.training.devices import device_name, peak_flops
 from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.flops import BatchFlops
 from neurolm.training.full_disk import clear_about_space
+from neurolm.training.keeping import Keeper
 from neurolm.training.leakage import allowed_reason, check_leakage
 from neurolm.training.loop import fit
 from neurolm.training.model_export import ModelDescription, export
@@ -62,6 +63,9 @@ def run_worker(
     throughput = Throughput(BatchFlops(assembly.stage), context, peak, nodes)
     engine = make_engine(assembly)
     best: dict[str, float] = {}
+    keeper = None
+    if isinstance(run, InstructRun):
+        keeper = Keeper(run.folder, run.keep, run.patience, run.tasks, best)
     skipped: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     if resume_from is not None:
@@ -69,6 +73,8 @@ def run_worker(
         best |= part.best
         skipped += part.history["skipped_steps"]
         changed += part.history["changed"] + news
+        if keeper is not None:
+            keeper.resume(part.history.get("validations", []))
     guard = NotFiniteGuard(run.not_finite, assembly.stage, engine, context, tracker, run.folder, skipped)
     if context.rank == 0:
         if best and not (run.folder / "model").is_dir():
@@ -88,22 +94,27 @@ def run_worker(
     def described(metrics: Mapping[str, float]) -> ModelDescription:
         return assembly.describe(metrics, {name: what for name, what in history().items() if what})
 
-    def after_validation(step: int, metrics: dict[str, float]) -> None:
-        """Keep the best weights by validation (instruction tuning) or the latest (tokenizer, pre-training)."""
+    def after_validation(step: int, metrics: dict[str, float]) -> bool:
+        """Keep what instruction tuning chooses by validation, of other stages the latest; returns whether to end."""
         if alarms := run.alarms(metrics):
             logger.warning("run %s, step %d: %s", run.name, step, "; ".join(alarms))
             tracker.tags({"alarm": f"step {step}: {'; '.join(alarms)}"})
-        if isinstance(run, InstructRun) and best and metrics["score"] <= best["score"]:
-            return
-        best.clear()
-        best.update(metrics, step=float(step))
-        weights = engine.weights()
-        if context.rank == 0:
-            with clear_about_space(f"model folder {run.folder / 'model'}", run.folder):
-                export(run.folder / "model", described(best), weights)
+        if keeper is None:
+            best.clear()
+            best.update(metrics, step=float(step))
+        is_wanted = keeper is None or keeper.hears(step, metrics, run.task_scores(metrics))
+        place = run.folder / "model" if keeper is None else keeper.place(step)
+        with clear_about_space(f"model folder {place}", run.folder) if context.rank == 0 else contextlib.nullcontext():
+            if is_wanted:
+                weights = engine.weights()
+                if context.rank == 0:
+                    export(place, described({**metrics, "step": float(step)}), weights)
+                else:
+                    weights.let_pass()
+            is_new = keeper is None or keeper.settle(context.rank == 0)
+            if is_new and context.rank == 0:
                 checkpoints.publish_model(run.folder / "model")
-        else:
-            weights.let_pass()
+        return keeper is not None and keeper.is_over
 
     def save(step: int, metrics: dict[str, float]) -> Path:
         guard.refuse_broken_weights_at(step)
@@ -111,7 +122,8 @@ def run_worker(
         try:
             with clear_about_space(f"checkpoint of step {step} of run {run.name}", folder, checkpoints.part_bytes):
                 engine.save(folder)
-                Part(context.rank, context.world_size, step, origin, best, history()).write(folder)
+                known = history() | ({} if keeper is None else {"validations": keeper.validations})
+                Part(context.rank, context.world_size, step, origin, best, known).write(folder)
                 if context.rank == 0:
                     described(metrics | {"step": float(step)}).save(folder)
         except BaseException:
@@ -135,6 +147,8 @@ def run_worker(
         after_validation=after_validation,
         guard=guard,
     )
+    if keeper is not None and keeper.validations and context.rank == 0:
+        keeper.write()
     return best
 
 

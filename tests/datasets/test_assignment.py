@@ -1,10 +1,12 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from neurolm.config import build
 from neurolm.datasets import LAYOUTS
-from neurolm.datasets.assignment import assign, straddling_subjects
+from neurolm.datasets.assignment import assign, assign_all, count_folds, straddling_subjects
 from neurolm.datasets.dataset import Assignment, SourceFile
 from neurolm.datasets.splits import SplitConfig, SplitError
 
@@ -52,7 +54,7 @@ def test_tuab_released_draws_each_label_apart_and_says_what_that_does(caplog: py
 
 def test_other_rules_divide_tuab_by_subject() -> None:
     for config in (SplitConfig(rule="subject"), SplitConfig(folds=5), SplitConfig(counts=(80, 20, 20))):
-        assignment = assign(LAYOUTS["tuab"], TUAB, config)
+        assignment = assign_all({"tuab": (LAYOUTS["tuab"], TUAB)}, config)["tuab"]
         assert not straddling_subjects(assignment)
         assert {s.subject[0] for s, split in assignment if split == "test"} > {"e"} or config.counts != "auto"
 
@@ -127,3 +129,56 @@ def test_a_published_split_that_comes_out_empty_is_refused() -> None:
     with pytest.raises(SplitError, match="rule subject leaves nothing for"):
         assign(LAYOUTS["workload"], files[:4], SplitConfig(rule="subject"))
     assert sizes(assign(LAYOUTS["workload"], files, SplitConfig())) == (42, 10, 10)
+
+
+def fold(found: dict[str, list[SourceFile]], layout: str, **settings: object) -> dict[str, Assignment]:
+    config = build(SplitConfig, {"folds": 3, **settings}, source="x")
+    return assign_all({name: (LAYOUTS[layout], sources) for name, sources in found.items()}, config)
+
+
+def test_a_person_of_several_sets_is_in_the_same_part_of_a_fold() -> None:
+    found = {"eyes": [source(f"a{n}") for n in range(4)], "fists": [source(f"a{n}") for n in range(9)]}
+    for number in range(3):
+        assigned = fold(found, "motor_imagery", fold=number)
+        eyes, fists = splits_of(assigned["eyes"]), splits_of(assigned["fists"])
+        assert eyes.items() <= fists.items()
+        assert set(eyes.values()) == set(fists.values()) == {"train", "val", "test"}
+
+
+def test_folds_within_the_training_and_validation_subjects_leave_the_test_subjects_out() -> None:
+    files = [source(f"Subject{n:02d}", k) for n in range(36) for k in (1, 2)]
+    outer = splits_of(assign(LAYOUTS["workload"], files, SplitConfig()))
+    tested: Counter[str] = Counter()
+    for number in range(3):
+        inner = splits_of(fold({"workload": files}, "workload", fold=number, within="train_and_val")["workload"])
+        assert set(inner) == {subject for subject, split in outer.items() if split != "test"}
+        tested.update(subject for subject, split in inner.items() if split == "test")
+    assert len(tested) == 31 and set(tested.values()) == {1}
+
+
+def test_whoever_is_left_out_of_one_set_is_left_out_of_all() -> None:
+    found = {"few": [source(f"a{n}") for n in range(6)], "many": [source(f"a{n}") for n in range(12)]}
+    assigned = fold(found, "motor_imagery", within="train_and_val")
+    assert len(splits_of(assigned["few"])) == 5 and len(splits_of(assigned["many"])) == 9
+    assert "a5" not in splits_of(assigned["many"])  # last of the few, though only tenth to twelfth of the many go
+
+
+def test_declared_splits_stay_but_within_them_are_folds() -> None:
+    declared = [replace(source(f"a{n}"), split=split) for n, split in enumerate(["train"] * 6 + ["test"] * 2)]  # type: ignore[arg-type]
+    free = [source(f"b{n}") for n in range(6)]
+    assigned = fold({"mine": declared + free}, "motor_imagery")["mine"]
+    assert [split for one, split in assigned if one.split is not None] == ["train"] * 6 + ["test"] * 2
+    inner = splits_of(fold({"mine": declared}, "motor_imagery", within="train_and_val")["mine"])
+    assert sorted(inner) == [f"a{n}" for n in range(6)] and set(inner.values()) == {"train", "val", "test"}
+
+
+def test_folds_that_cannot_be() -> None:
+    people = {"workload": [source(f"a{n}") for n in range(4)]}
+    with pytest.raises(SplitError, match="5 folds of 4 subjects"):
+        fold(people, "workload", folds=5)
+    with pytest.raises(SplitError, match="fold 4 is not one of 4"):
+        fold(people, "workload", folds="loso", fold=4)
+    with pytest.raises(SplitError, match="loso folds of 2 subjects"):
+        fold({"workload": people["workload"][:2]}, "workload", folds="loso")
+    found = {name: (LAYOUTS["workload"], sources) for name, sources in people.items()}
+    assert count_folds(found, SplitConfig(folds="loso")) == 4

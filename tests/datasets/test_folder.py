@@ -118,6 +118,16 @@ def test_fist_imagery_by_annotations(test_data: Path) -> None:
     assert {window.signal.shape for window in windows} == {(64, 640)}
 
 
+def test_eyes_by_run(test_data: Path) -> None:
+    data_set = shipped("eyes")
+    sources = data_set.find(test_data / "eegmmidb")
+    assert Counter(source.label for source in sources) == {"open": 3, "closed": 3}
+    assert {source.subject for source in sources} == {"S001", "S015", "S042"}
+    assert data_set.name == shipped("fist_imagery").name, "the same people have the same ids"
+    windows, _ = data_set.windows(sources[0], data_set.read(sources[0]))
+    assert {window.signal.shape for window in windows} == {(64, 640)} and len(windows) == 15
+
+
 def test_labels_from_folder_and_group(tmp_path: Path) -> None:
     touch(tmp_path, "sick/a/S01_1.edf", "sick/a/S01_2.edf", "well/S02_1.edf", "well/.S02_1.edf", "notes.txt")
     folder = own(label="folder", labels=["a", "well"], path=r"(?P<subject>S\d+)_\d\.edf", subject="subject")

@@ -76,32 +76,7 @@ def test_hash_split_stays_when_subjects_are_added() -> None:
     assert split_subjects(reversed(subjects(40)), config, None) == few  # neither order nor the paper's numbers matter
 
 
-@given(st.integers(3, 60), st.integers(3, 10), st.booleans())
-def test_every_subject_is_tested_in_exactly_one_fold(count: int, folds: int, loso: bool) -> None:
-    if not loso and folds > count:
-        return
-    tested: Counter[str] = Counter()
-    number = count if loso else folds
-    for fold in range(number):
-        splits = split_subjects(subjects(count), fold_config("loso" if loso else folds, fold), WORKLOAD)
-        assert sorted(splits) == sorted(subjects(count))
-        assert set(splits.values()) == {"train", "val", "test"}
-        members = [subject for subject, split in splits.items() if split == "test"]
-        assert len(members) in (count // number, -(-count // number))
-        tested.update(members)
-    assert set(tested.values()) == {1}
-    assert len(tested) == count
-
-
-def fold_config(folds: object, fold: int) -> SplitConfig:
-    return build(SplitConfig, {"folds": folds, "fold": fold}, source="x")
-
-
-def test_folds_that_cannot_be() -> None:
-    with pytest.raises(SplitError, match="5 folds of 4 subjects"):
-        split_subjects(subjects(4), fold_config(5, 0), None)
-    with pytest.raises(SplitError, match="fold 4 is not one of 4"):
-        split_subjects(subjects(4), fold_config("loso", 4), None)
+def test_settings_that_contradict_each_other() -> None:
     for values, words in [
         ({"folds": 5, "fold": 5}, "fold 5 is not one of 5"),
         ({"fold": 1}, "folds is not set"),
@@ -109,7 +84,8 @@ def test_folds_that_cannot_be() -> None:
         ({"folds": 5, "counts": [1, 1, 1]}, "counts say which subjects go where"),
         ({"rule": "released", "counts": [1, 1, 1]}, "counts say which subjects go where"),
         ({"rule": "random"}, "paper"),
-        ({"folds": 2}, "3"),
+        ({"folds": 1}, "2"),
+        ({"within": "train_and_val"}, "folds is not set"),
     ]:
         with pytest.raises(ConfigError, match=words):
             build(SplitConfig, values, source="x")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from neurolm.evaluation.comparison import ComparisonError, compare, exchanges
+from neurolm.evaluation.comparison import ComparisonError, compare, compare_means, exchanges
 from neurolm.evaluation.predictions import COLUMNS, Predictions, score
 
 
@@ -125,3 +125,21 @@ def test_other_windows_are_refused_and_counted() -> None:
 def test_without_a_class_there_is_no_auroc_to_compare() -> None:
     one = answers(np.tile(RIGHT, 6), label_index=np.zeros(24, int))
     assert compare(one, one).auroc is None
+
+
+def test_of_several_seeds_the_means_are_compared() -> None:
+    random = np.random.default_rng(3)
+    lean = 0.5 * np.tile([-1, -1, 1, 1], 10)
+    a = [answers(random.normal(size=40)) for _ in range(3)]
+    b = [answers(random.normal(size=40) + lean) for _ in range(2)]
+    found = compare_means(a, b)
+    assert found.balanced_accuracy.a == pytest.approx(np.mean([score(one).balanced_accuracy for one in a]))
+    assert found.balanced_accuracy.b == pytest.approx(np.mean([score(one).balanced_accuracy for one in b]))
+    assert found.auroc is not None
+    assert found.auroc.a == pytest.approx(np.mean([score(one).auroc for one in a]))
+    assert found.auroc.b == pytest.approx(np.mean([score(one).auroc for one in b]))
+    # A seed that comes twice says nothing new: neither the difference nor its p-value moves.
+    once, twice = compare_means(a[:1], b[:1]), compare_means(a[:1] * 2, b[:1] * 3)
+    assert twice.balanced_accuracy.difference == pytest.approx(once.balanced_accuracy.difference)
+    assert twice.balanced_accuracy.p_value == once.balanced_accuracy.p_value
+    assert twice.balanced_accuracy.difference_ci95 == pytest.approx(once.balanced_accuracy.difference_ci95)

@@ -33,6 +33,7 @@ from neurolm.training.checkpoint import ModelFolderError, load_model, model_dige
 from neurolm.training.context import LocalContext
 from neurolm.training.engine import TorchEngine
 from neurolm.training.full_disk import CheckpointError
+from neurolm.training.keeping import pareto_front
 from neurolm.training.official_files import export_official, import_official
 from neurolm.training.runs import STAGES, TrainingRun, training_digest
 from neurolm.training.worker import ResumeError, made_from, train_locally
@@ -196,6 +197,37 @@ def test_instruct_keeps_the_best_validation_not_the_last(trained: Path) -> None:
     best = max(score for _, score in curve)
     assert kept["score"] == best
     assert kept["step"] == min(step for step, score in curve if score == best)
+
+
+def test_instruct_keeps_the_best_by_ranks_and_the_front(trained: Path, tmp_path: Path, store: Path, text: Path) -> None:
+    out = stage_again(trained, tmp_path / "out", "instruct")
+    train_locally(make_run("instruct", out, store, text, keep="ranks", validations=6), show_progress=False)
+    told = json.loads((out / "instruct" / "validations.json").read_text())
+    assert [one["step"] for one in told] == [2, 4, 6, 8, 10, 12]
+    scores = np.array([[one["scores"][task] for task in LABELS] for one in told])
+    front = [row for row, one in enumerate(told) if one["is_on_front"]]
+    assert front == pareto_front(scores)
+    (kept,) = [one for one in told if one["is_kept"]]
+    assert kept["mean_rank"] == min(one["mean_rank"] for one in told)
+    folders = sorted(path.name for path in (out / "instruct" / "pareto").iterdir())
+    assert folders == [f"step-{told[row]['step']:08d}" for row in front]
+    chosen = out / "instruct" / "pareto" / f"step-{kept['step']:08d}"
+    assert model_digest(out / "instruct" / "model") == model_digest(chosen)
+    assert load_model(chosen, "neurolm").values["trained"]["validation"]["step"] == kept["step"]
+
+
+def test_patience_ends_a_run_early_and_it_is_finished(trained: Path, tmp_path: Path, store: Path, text: Path) -> None:
+    out = stage_again(trained, tmp_path / "out", "instruct")
+    run = make_run("instruct", out, store, text, epochs=40, validations=40, patience=3)
+    best = train_locally(run, show_progress=False)
+    told = json.loads((out / "instruct" / "validations.json").read_text())
+    after = [one for one in told if one["step"] > best["step"]]
+    assert len(after) == 3 and len(told) < 40, "200 steps on 26 windows of noise do not get better for ever"
+    mean = [np.mean(list(one["scores"].values())) for one in told]
+    assert max(mean) == best["score"] and mean.index(max(mean)) == len(told) - 4
+    assert train_locally(run, show_progress=False) == best, "a run that ended early is not gone on with"
+    with pytest.raises(ConfigError, match="keep: final takes the last"):
+        make_run("instruct", out, store, text, keep="final", patience=3)
 
 
 def stage_again(trained: Path, out: Path, stage: str) -> Path:
