@@ -24,6 +24,7 @@ from neurolm.eeg.shards import Store, WindowIndex
 from neurolm.evaluation.predictions import Predictions, TaskResult, score
 from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer
 from neurolm.sequences import collate
+from neurolm.text.asked import classes_of_windows, windows_of_task
 from neurolm.text.instructions import TASKS, Task, chosen_tasks
 from neurolm.training.assembly import load_tokenizer
 
@@ -61,7 +62,7 @@ def probe(run: ProbeRun) -> dict[str, TaskResult]:
     train, val = store.index("train"), store.index("val")
     results = {}
     for task in _tasks(run, train):
-        parts = [index.take(index.data_set == task.data_set) for index in (train, val)]
+        parts = [windows_of_task(index, task) for index in (train, val)]
         empty = [name for name, part in zip(("train", "val"), parts, strict=True) if not len(part)]
         if empty:
             raise UserError(f"{run.store}: no {' and no '.join(empty)} windows of {task.data_set} for task {task.name}")
@@ -123,7 +124,7 @@ def _fit_and_score(
     seed: int,
 ) -> TaskResult:
     labels = tuple(task.answers)
-    classes = [np.array([labels.index(label) for label in index.label]) for index in (train, val)]
+    classes = [classes_of_windows(index, task) for index in (train, val)]
     used = train_features.std(axis=0) > 0
     model = _chosen_model(train_features[:, used], classes[0], train.subject, seed)
     likelihoods = np.full((len(val), len(labels)), -50.0)  # a class that no training window has

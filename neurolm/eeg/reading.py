@@ -57,6 +57,8 @@ class ReadingPlan:
     """How often each data set is seen; None: every window once in a training epoch."""
     tokens: Path | None = None
     """Folder of the EEG tokens that are read in place of the store's signals; None: signals are read."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Data set and label of windows that nobody asks about; they are in no batch."""
 
     def source(self, store: Store) -> WindowSource:
         """What the windows are read from. Raises TokenStoreError."""
@@ -64,8 +66,23 @@ class ReadingPlan:
 
     def order(self, store: Store) -> GlobalOrder:
         """The global order of the training windows. Raises UserError where there are none or the mixture is wrong."""
-        index = windows_of(store, "train", self.data_sets)
+        index = self.windows(store, "train")
         return GlobalOrder(index, batch_size=self.batch_size, seed=self.seed, mixture=self.mixture)
+
+    def windows(self, store: Store, split: str) -> WindowIndex:
+        """The windows of a split that the run reads. Raises UserError where there are none."""
+        index = self.chosen(windows_of(store, split, self.data_sets))
+        if not len(index):
+            told = ", ".join(f"{label} of {name}" for name, label in self.left_out)
+            raise UserError(f"{store.path}: all {split} windows are left out by label_map ({told}); map a label")
+        return index
+
+    def chosen(self, index: WindowIndex) -> WindowIndex:
+        """What is left of a split's windows without those that nobody asks about."""
+        if not self.left_out:
+            return index
+        pairs = zip(index.data_set, index.label, strict=True)
+        return index.take(np.array([pair not in self.left_out for pair in pairs], dtype=bool))
 
     def total_steps(self, order: GlobalOrder) -> int:
         """Steps of the whole run."""

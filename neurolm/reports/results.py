@@ -27,6 +27,7 @@ def write_results(
     test_openings: int,
     leakage: Mapping[str, Any] | None = None,
     details: Mapping[str, TaskDetails] | None = None,
+    asked: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Write ``results.json``, whole or not at all, and return what it holds.
 
@@ -40,11 +41,13 @@ def write_results(
         test_openings: how often the test split of this data was opened so far, whatever the output folder.
         leakage: the reason for which training on test subjects or signals was allowed, and how many there were.
         details: instruction name to what stands behind its score; its fields follow the score's.
+        asked: instruction name to how it was asked, where not every window once in the task's own words.
     """
     results = {
         "schema": SCHEMA_VERSION,
         "tasks": {
-            name: result.as_dict() | (details[name].as_dict() if details else {}) for name, result in tasks.items()
+            name: result.as_dict() | (details[name].as_dict() if details else {}) | dict((asked or {}).get(name, {}))
+            for name, result in tasks.items()
         },
         "config_digest": config_digest,
         "data_digest": data_digest,
@@ -130,6 +133,12 @@ def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
     if any(task["split"] == "test" for task in results["tasks"].values()):
         times = "once" if openings == 1 else f"{openings} times"
         notes.append(f"The test split of this data has been opened {times} so far.")
+    for name, task in results["tasks"].items():
+        if left_out := task.get("left_out"):
+            told = ", ".join(f"{label} ({number})" for label, number in left_out.items())
+            notes.append(f"{name}: windows left out by their label: {told}.")
+        if orders := task.get("option_orders"):
+            notes.append(f"{name}: probabilities are means over {orders} orders of the options.")
     notes.append("Scores are per window: balanced accuracy with its interval over subjects, weighted F1.")
     return notes
 

@@ -4,6 +4,7 @@ Windows arrive as `StepWindows`, from the store by index (`neurolm.eeg.reading`)
 that `neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows at a step on any number of workers.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ from neurolm.config import config
 from neurolm.eeg.order import worker_slice
 from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import StoredWindow
-from neurolm.sequences import Batch, collate
+from neurolm.sequences import Batch, Worded, collate
 from neurolm.text.corpus import TextCorpus
 from neurolm.text.instructions import EncodedTask
+from neurolm.text.wording import WordingDraw
 
 
 @config
@@ -49,11 +51,13 @@ class StepBatch:
     places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Their places in the global batch."""
     tasks: Mapping[str, EncodedTask] | None = None
+    worded: Worded | None = None
+    """How the windows are asked; None: in the tasks' own words."""
 
     def alone(self, number: int) -> Batch:
         """A batch of one of the windows, without text."""
         chosen = slice(number, number + 1)
-        return collate(self.windows[chosen], self.places[chosen], text=None, tasks=self.tasks)
+        return collate(self.windows[chosen], self.places[chosen], text=None, tasks=self.tasks, worded=self.worded)
 
     @property
     def window_digest(self) -> int:
@@ -84,6 +88,7 @@ class Batcher:
         self._sizes = sizes
         self._corpus = corpus if sizes.text_size else None
         self._tasks = tasks
+        self._wordings = WordingDraw(seed)
         self._seed = seed
         self._strata = strata
         self._rank = rank
@@ -102,6 +107,7 @@ class Batcher:
         if self._corpus is not None:
             text = self._corpus.batch(part.step, self._sizes.text_size, self._sizes.text_length, self._seed)
             texts = np.array_split(worker_slice(text, self._rank, self._world_size), number)
+        worded = functools.partial(self._wordings, part.step)
         places = np.array_split(np.arange(len(part.windows)), number)
         batches = tuple(
             collate(
@@ -110,6 +116,7 @@ class Batcher:
                 text=piece,
                 tasks=self._tasks,
                 strata=self._strata,
+                worded=worded,
             )
             for chosen, piece in zip(places, texts, strict=True)
         )
@@ -117,4 +124,4 @@ class Batcher:
         for batch in batches:
             for name, count in batch.counts.items():
                 counts[name] = counts.get(name, 0) + count
-        return StepBatch(part.step, batches, counts, len(part.windows), part.windows, part.places, self._tasks)
+        return StepBatch(part.step, batches, counts, len(part.windows), part.windows, part.places, self._tasks, worded)

@@ -15,7 +15,8 @@ from neurolm.models.lora import LoraConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.text.corpus import CorpusConfig
-from neurolm.text.instructions import Task
+from neurolm.text.instructions import Task, chosen_tasks
+from neurolm.text.task import TaskSettings
 from neurolm.tracking import TrackingConfig
 from neurolm.training.batches import BatchConfig
 from neurolm.training.checkpoint_policy import CheckpointsConfig, ResumeConfig
@@ -236,6 +237,8 @@ class InstructRun(TrainingRun):
     """Names of the tasks to learn, each on its data set in the store."""
     own_tasks: dict[str, Task] = Field(default_factory=dict)
     """Tasks of your own by name, for ``tasks`` to choose from beside those that neurolm defines."""
+    task_settings: dict[str, TaskSettings] = Field(default_factory=dict)
+    """How this run asks and judges some of its tasks: ``{hmc: {shuffle_options: true, metric: cohen_kappa}}``."""
     attention: Attention = "sdpa"
     """How the language model computes attention: sdpa everywhere, or on GPUs flex, which skips masked blocks."""
     lora: LoraConfig | None = None
@@ -243,7 +246,22 @@ class InstructRun(TrainingRun):
     losses: InstructLossConfig = Field(default_factory=InstructLossConfig)
     """Weights of answer and text losses."""
     selection: Literal["auroc", "balanced_accuracy"] = "balanced_accuracy"
-    """Validation metric, averaged over tasks, that chooses the checkpoint and ranks the trials of a sweep."""
+    """Validation metric, averaged over tasks, that chooses the checkpoint and ranks the trials of a sweep.
+
+    A task with a ``metric`` of its own is judged by that.
+    """
+
+    @model_validator(mode="after")
+    def _settings_are_of_tasks(self) -> "InstructRun":
+        if unknown := sorted(set(self.task_settings) - set(self.tasks)):
+            raise ValueError(f"task_settings: {', '.join(unknown)} not among the run's tasks, {', '.join(self.tasks)}")
+        return self
+
+    @property
+    def asked_tasks(self) -> list[Task]:
+        """The run's tasks as it asks them. Raises TaskError where nobody defined one."""
+        tasks = chosen_tasks(self.tasks, self.own_tasks)
+        return [self.task_settings[task.name].of(task) if task.name in self.task_settings else task for task in tasks]
 
     @property
     def pretrained_folder(self) -> Path:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from neurolm.config import ConfigError, build, override
-from neurolm.training.runs import TokenizerRun, training_digest
+from neurolm.text.instructions import TaskError
+from neurolm.training.runs import InstructRun, TokenizerRun, training_digest
 from tests.tiny import tiny_tokenizer_settings
 
 
@@ -20,3 +21,29 @@ def test_fewer_workers_than_the_fewest_are_refused(tmp_path: Path) -> None:
     run = build(TokenizerRun, tiny_tokenizer_settings(tmp_path, tmp_path / "store"), source="test")
     with pytest.raises(ConfigError, match="min_workers 3 is more than workers 2"):
         override(run, {"workers": 2, "min_workers": 3})
+
+
+def instruct(tmp_path: Path, **changes: object) -> InstructRun:
+    values = {"out": tmp_path, "data": {"store": tmp_path}, "epochs": 1, "batch": {"size": 4},
+              "optimizer": {"learning_rate": 1e-3}, "tasks": ["workload", "hmc"]}  # fmt: skip
+    return build(InstructRun, values | changes, source="test")
+
+
+def test_dotted_names_reach_how_tasks_are_asked(tmp_path: Path) -> None:
+    run = override(
+        instruct(tmp_path),
+        {
+            "task_settings.hmc.shuffle_options": True,
+            "task_settings.workload.metric": "auroc",
+        },
+    )
+    workload, hmc = run.asked_tasks
+    assert (workload.metric, workload.shuffle_options) == ("auroc", False)
+    assert (hmc.metric, hmc.shuffle_options) == (None, True)
+
+
+def test_settings_of_a_task_that_the_run_has_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="task_settings: tuev not among the run's tasks, workload, hmc"):
+        override(instruct(tmp_path), {"task_settings.tuev": {}})
+    with pytest.raises(TaskError, match="own_task not known"):
+        _ = instruct(tmp_path, tasks=["own_task"]).asked_tasks
