@@ -50,6 +50,8 @@ class Assembly:
     windows: WindowSource
     """What windows are read from: the store, or its EEG tokens."""
     order: GlobalOrder
+    readings: dict[str, str]
+    """By data set how often the run reads its windows, in words; empty where each comes once an epoch."""
     batcher: Batcher
     schedule: Schedule
     validate: Validate
@@ -75,7 +77,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     if isinstance(windows, TokenStore):
         assert isinstance(stage, PretrainStage | InstructStage)
         stage.no_windows = no_windows(stage.no_windows.task, stage.model.tokenizer.config.hidden_size)
-    if not run.batch.text_size:
+    if not run.batch.num_crops:
         stage.without_text()
     stage.precision = run.precision
     stage.passes_with = context if run.engine.partitions_weights else None
@@ -86,7 +88,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
             refuse_unanswerable(windows_of(store, split, plan.data_sets), tasks, stage.model.context, split)
     batcher = Batcher(
         run.batch,
-        corpus=TextCorpus(run.corpus, code) if run.batch.text_size else None,
+        corpus=TextCorpus(run.corpus, code) if run.batch.num_crops else None,
         tasks=tasks or None,
         seed=run.seed,
         strata=tuple(tasks) or _data_sets(plan.windows(store, "train")),
@@ -119,6 +121,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         store=store,
         windows=windows,
         order=order,
+        readings={} if plan.reads_all_alike else {name: str(one) for name, one in plan.readings(store).items()},
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
         validate=validate,
@@ -130,11 +133,13 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
     """Which windows a run trains on and in which order."""
     data_sets: tuple[str, ...] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    mixture = run.mixture
     if isinstance(run, InstructRun):
         data_sets = tuple(sorted({task.data_set for task in run.asked_tasks}))
         left_out = labels_left_out(run.asked_tasks)
+        mixture = mixture.by_data_set({task.name: task.data_set for task in run.asked_tasks})
     return ReadingPlan(
-        run.training_store, data_sets, run.batch.size, run.epochs, run.seed, run.mixture, run.training_tokens, left_out
+        run.training_store, data_sets, run.batch.size, run.epochs, run.seed, mixture, run.training_tokens, left_out
     )
 
 

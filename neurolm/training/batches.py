@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neurolm.config import config
 from neurolm.eeg.order import worker_slice
@@ -32,10 +32,23 @@ class BatchConfig:
     """Windows in a global batch."""
     text_size: Annotated[int, Field(ge=0)] = 0
     """Text crops in a global batch; 0 trains without text."""
+    text_ratio: Annotated[float, Field(ge=0)] | None = None
+    """Text crops for each window instead, rounded: with ``size`` 64, 0.25 is 16 crops; null: ``text_size`` says."""
     text_length: Annotated[int, Field(gt=1)] = 1024
     """Byte-pair tokens in a text crop."""
     micro_size: Annotated[int, Field(gt=0)] | None = None
     """Most windows in one forward pass of a worker; null: the whole share. Accumulation follows from it."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "BatchConfig":
+        if self.text_ratio is not None and self.text_size:
+            raise ValueError("text_size and text_ratio are two rules for the same number; set text_size to 0")
+        return self
+
+    @property
+    def num_crops(self) -> int:
+        """Text crops in a global batch."""
+        return self.text_size if self.text_ratio is None else round(self.text_ratio * self.size)
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ class Batcher:
         world_size: int = 1,
     ) -> None:
         self._sizes = sizes
-        self._corpus = corpus if sizes.text_size else None
+        self._corpus = corpus if sizes.num_crops else None
         self._tasks = tasks
         self._wordings = WordingDraw(seed)
         self._seed = seed
@@ -105,7 +118,7 @@ class Batcher:
         number = self.num_micro_batches
         texts: Sequence[np.ndarray | None] = [None] * number
         if self._corpus is not None:
-            text = self._corpus.batch(part.step, self._sizes.text_size, self._sizes.text_length, self._seed)
+            text = self._corpus.batch(part.step, self._sizes.num_crops, self._sizes.text_length, self._seed)
             texts = np.array_split(worker_slice(text, self._rank, self._world_size), number)
         worded = functools.partial(self._wordings, part.step)
         places = np.array_split(np.arange(len(part.windows)), number)

@@ -6,7 +6,7 @@ starts them as released.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -35,6 +35,8 @@ class InstructLossConfig:
     """
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of each answer token's target that is spread over all classes."""
+    task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """What a task's part of the answers' losses is multiplied by: ``{hmc: 0.5}``; 1 for tasks that are not named."""
 
 
 class AnswerStates(NamedTuple):
@@ -67,20 +69,23 @@ class InstructStage(Stage):
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, if used, of the others."""
         sums = {"answer_loss": zeros_like_loss(self), "answer_accuracy": zeros_like_loss(self)}
-        pooled_sum, by_task = zeros_like_loss(self), zeros_by_stratum(self, batch)
+        weighted_sum, pooled_sum, by_task = zeros_like_loss(self), zeros_like_loss(self), zeros_by_stratum(self, batch)
         smoothing = self.losses.label_smoothing
         text_start = batch.text_start(self.model.config.text_start)
         for group in batch.groups:
             states = self.answer_states(group, text_start)
             loss = self.model.cross_entropy(states.before_targets, states.targets, smoothing)
+            weight = self.losses.task_weights.get(group.task or "", 1.0)
             sums["answer_loss"] = sums["answer_loss"] + loss.total
+            weighted_sum = weighted_sum + weight * loss.total
             sums["answer_accuracy"] = sums["answer_accuracy"] + loss.num_correct
             if group.stratum is not None:  # all windows of a group are asked one task
                 by_task = by_task.index_add(0, group.stratum[:1], loss.total.detach()[None])
             if self.losses.pooled_weight:
-                pooled_sum = pooled_sum + self.model.cross_entropy(states.pooled, states.first_answer, smoothing).total
+                pooled = self.model.cross_entropy(states.pooled, states.first_answer, smoothing).total
+                pooled_sum = pooled_sum + weight * pooled
         shares = {name: share(value, totals, "answer_targets") for name, value in sums.items()}
-        total = shares["answer_loss"]
+        total = share(weighted_sum, totals, "answer_targets")
         if self.losses.pooled_weight:
             shares["pooled_loss"] = share(pooled_sum, totals, "windows")
             total = total + self.losses.pooled_weight * shares["pooled_loss"]

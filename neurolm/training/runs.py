@@ -253,8 +253,12 @@ class InstructRun(TrainingRun):
 
     @model_validator(mode="after")
     def _settings_are_of_tasks(self) -> "InstructRun":
-        if unknown := sorted(set(self.task_settings) - set(self.tasks)):
-            raise ValueError(f"task_settings: {', '.join(unknown)} not among the run's tasks, {', '.join(self.tasks)}")
+        for setting, names in (
+            ("task_settings", self.task_settings),
+            ("losses.task_weights", self.losses.task_weights),
+        ):
+            if unknown := sorted(set(names) - set(self.tasks)):
+                raise ValueError(f"{setting}: {', '.join(unknown)} not among the run's tasks, {', '.join(self.tasks)}")
         return self
 
     @property

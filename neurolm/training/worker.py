@@ -76,6 +76,9 @@ def run_worker(
         shared = without_raw_places(run)
         (run.folder / "config.yaml").write_text(as_yaml(shared))
         settings = flatten(as_dict(shared)) | provenance(context) | {"data_digest": assembly.store.digest}
+        for name, words in assembly.readings.items():
+            logger.info("run %s reads of data set %s, in all its epochs, %s", run.name, name, words)
+            settings[f"readings.{name}"] = words
         tracker.params({name: value for name, value in settings.items() if value is not None})
         if reason := allowed_reason(run.data.allow_leakage, run.earlier_model):
             tracker.tags({"allow_leakage": reason})

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neurolm.config import ConfigError, build
 from neurolm.eeg.order import GlobalOrder
 from neurolm.eeg.reading import StepWindows, read_steps
 from neurolm.eeg.shards import Manifest, ShardWriter, Store, write_manifest
@@ -119,6 +120,15 @@ def test_windows_of_one_shape_share_a_forward_pass() -> None:
     found = {(group.num_channels, group.num_seconds, group.task): group.position.tolist() for group in batch.groups}
     assert found == {(2, 2, "workload"): [0, 1, 3], (3, 2, "workload"): [2], (1, 3, "hmc"): [4, 5, 6]}
     assert all(group.signal.dtype == torch.float32 for group in batch.groups)
+
+
+def test_text_crops_can_be_a_ratio_of_the_windows() -> None:
+    assert BatchConfig(size=64, text_ratio=0.25).num_crops == 16
+    assert BatchConfig(size=3, text_ratio=0.5).num_crops == 2
+    assert BatchConfig(size=3, text_ratio=0).num_crops == BatchConfig(size=3).num_crops == 0
+    assert BatchConfig(size=3, text_size=7).num_crops == 7
+    with pytest.raises(ConfigError, match="two rules for the same number"):
+        build(BatchConfig, {"size": 4, "text_size": 2, "text_ratio": 1}, source="test")
 
 
 def asked_at(step: int, world_size: int, micro_size: int | None) -> dict[int, list[int]]:

@@ -75,6 +75,20 @@ def test_windows_asked_in_different_words_in_one_pass_have_the_losses_of_a_pass_
     assert len({worded(20 + number, task).prompt_ids for number in range(4)}) > 1
 
 
+def test_weights_of_tasks_scale_their_part_of_the_loss_and_not_what_is_reported() -> None:
+    batch = collate(mixed_windows(), np.arange(7), text=None, tasks=tasks(), strata=("workload", "hmc"))
+    plain = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(pooled_weight=1.0))
+    weighted = InstructStage(plain.model, tasks(), InstructLossConfig(pooled_weight=1.0, task_weights={"hmc": 0.25}))
+    totals = total_counts([batch])
+    before, after = plain(batch, totals), weighted(batch, totals)
+    torch.testing.assert_close(before["answer_loss"], after["answer_loss"], rtol=0, atol=0)
+    workload, hmc = before["answer_loss/answer_targets"] / totals["answer_targets"]
+    answers = after["loss"] - after["pooled_loss"]
+    torch.testing.assert_close(answers.detach(), workload + 0.25 * hmc, rtol=1e-5, atol=0)
+    without = InstructStage(plain.model, tasks(), InstructLossConfig(task_weights={"hmc": 0, "workload": 0}))
+    assert float(without(batch, totals)["loss"].detach()) == 0
+
+
 def test_padding_of_short_answers_changes_nothing() -> None:
     stage = InstructStage(tiny_neurolm(), {"uneven": uneven_task()}, InstructLossConfig())
     short = stored_window(label="rest", seed=1)

@@ -29,21 +29,28 @@ def instruct(tmp_path: Path, **changes: object) -> InstructRun:
     return build(InstructRun, values | changes, source="test")
 
 
-def test_dotted_names_reach_how_tasks_are_asked(tmp_path: Path) -> None:
+def test_dotted_names_reach_how_tasks_are_asked_and_weighed(tmp_path: Path) -> None:
     run = override(
         instruct(tmp_path),
         {
             "task_settings.hmc.shuffle_options": True,
             "task_settings.workload.metric": "auroc",
+            "losses.task_weights.hmc": 0.5,
+            "mixture.weights.hmc": 2,
+            "mixture.weights.workload": 1,
+            "mixture.fraction": 0.1,
+            "batch.text_ratio": 0.5,
         },
     )
     workload, hmc = run.asked_tasks
     assert (workload.metric, workload.shuffle_options) == ("auroc", False)
     assert (hmc.metric, hmc.shuffle_options) == (None, True)
+    assert (run.losses.task_weights, run.mixture.fraction, run.batch.num_crops) == ({"hmc": 0.5}, 0.1, 2)
 
 
-def test_settings_of_a_task_that_the_run_has_not_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="task_settings: tuev not among the run's tasks, workload, hmc"):
-        override(instruct(tmp_path), {"task_settings.tuev": {}})
+@pytest.mark.parametrize("name", ["task_settings", "losses.task_weights"])
+def test_settings_of_a_task_that_the_run_has_not_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: tuev not among the run's tasks, workload, hmc"):
+        override(instruct(tmp_path), {f"{name}.tuev": {} if name == "task_settings" else 1.0})
     with pytest.raises(TaskError, match="own_task not known"):
         _ = instruct(tmp_path, tasks=["own_task"]).asked_tasks

@@ -273,6 +273,9 @@ VARIED: dict[str, Any] = {
         }
     },
     "task_settings": {"hmc": {"shuffle_options": True, "paraphrases": ["Which sleep stage is this?"]}},
+    "losses": {"task_weights": {"hmc": 0.5}},
+    "mixture": {"weights": {"workload": 1, "hmc": 2}, "fraction": 0.7},
+    "batch": {"size": 5, "text_ratio": 0.4, "text_length": 8, "micro_size": 3},
 }
 """Tuning that makes use of everything that is drawn."""
 
@@ -296,7 +299,14 @@ def test_what_a_run_draws_it_draws_again_after_an_interruption(
         assert (run.folder / name).read_bytes() == (varied / "instruct" / name).read_bytes(), name
 
 
-def test_a_task_is_judged_by_its_own_metric(varied: Path) -> None:
+def test_a_run_records_how_it_reads_and_judges(varied: Path) -> None:
+    """17 of 26 windows are left by the fraction, 9 and 8; an epoch has 6 of workload and 11 of hmc."""
+    lines = [json.loads(line) for line in (varied / "instruct" / "tracking.jsonl").read_text().splitlines()]
+    parameters = next(line["values"] for line in lines if "readings.hmc" in line.get("values", {}))
+    assert parameters["readings.workload"] == (
+        "13 windows: 6 read once, 3 read 2 times, 4 left out by mixture.fraction"
+    )
+    assert parameters["readings.hmc"] == "13 windows: 2 read 2 times, 6 read 3 times, 5 left out by mixture.fraction"
     curves = read_curves(varied / "instruct" / "tracking.jsonl")
     at_end = {name: curve[-1][1] for name, curve in curves.items()}
     scores = [at_end[f"validation/{name}"] for name in
