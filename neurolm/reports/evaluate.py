@@ -1,6 +1,7 @@
 """The final word on a model: its answers on the test split, opened once more and counted."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from neurolm.config import Location, UserError, config
 from neurolm.datasets.ingest import Step
 from neurolm.eeg.shards import Store, WindowIndex, open_test_split
 from neurolm.evaluation.details import details
+from neurolm.evaluation.perplexity import LANGUAGE
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import score
 from neurolm.reports.evaluation_page import write_evaluation_page
@@ -104,6 +106,7 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         leakage=leakage,
         details={name: details(predictions) for name, predictions in found.items()},
         asked={name: _how_asked(run, task.task, index) for name, task in tasks.items()},
+        language=_language(values["trained"]),
     )
     return Evaluation(results, path, write_evaluation_page(run.out / "evaluation.html", results, found))
 
@@ -112,3 +115,13 @@ def _how_asked(run: EvaluateRun, task: Task, index: WindowIndex) -> dict[str, An
     """What differs from asking every window once in the task's own words; nothing where nothing does."""
     orders, left_out = len(option_orders_of(task, run.option_orders)), count_left_out(index, task)
     return ({"option_orders": orders} if orders > 1 else {}) | ({"left_out": left_out} if left_out else {})
+
+
+def _language(trained: Mapping[str, Any]) -> dict[str, dict[str, float]] | None:
+    """The loss of held-out text before the model's last stage and after; None where it was not measured."""
+    measured = {"before": trained.get("language_before", {}), "after": trained["validation"]}
+    found = {
+        when: {name.removeprefix(LANGUAGE): value for name, value in values.items() if name.startswith(LANGUAGE)}
+        for when, values in measured.items()
+    }
+    return found if all(found.values()) else None

@@ -31,6 +31,7 @@ from neurolm.training.checkpoint import ModelFolder, load_model, load_weights
 from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
+from neurolm.training.language import LanguageCheck
 from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
 from neurolm.training.model_export import TEXT_CODE, ModelDescription, describe
 from neurolm.training.pretrain import PretrainStage
@@ -55,6 +56,8 @@ class Assembly:
     batcher: Batcher
     schedule: Schedule
     validate: Validate
+    language: LanguageCheck
+    """How well the language model knows its language now; part of every validation of stages 2 and 3."""
     describe: Callable[[Mapping[str, float], Mapping[str, Any]], ModelDescription]
     """The model that is trained, with the validation metrics of its weights and what else to say of the training."""
 
@@ -86,9 +89,13 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     if isinstance(stage, InstructStage):
         for split in ("train", "val"):
             refuse_unanswerable(windows_of(store, split, plan.data_sets), tasks, stage.model.context, split)
+    model = stage.model if isinstance(stage, PretrainStage | InstructStage) else None
+    num_held_out = run.held_out_crops if model is not None else 0
+    corpus = TextCorpus(run.corpus, code) if run.batch.num_crops or num_held_out else None
+    language = LanguageCheck(model, corpus, num_held_out, run.batch.text_length)
     batcher = Batcher(
         run.batch,
-        corpus=TextCorpus(run.corpus, code) if run.batch.num_crops else None,
+        corpus=corpus,
         tasks=tasks or None,
         seed=run.seed,
         strata=tuple(tasks) or _data_sets(plan.windows(store, "train")),
@@ -113,6 +120,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
             whole = validate_on(run, stage, windows, validation, tasks, context)
             metrics |= {f"all/{name}": value for name, value in whole.items()}
             metrics["all/windows"] = float(len(validation))
+        metrics |= language()
         stage.settle()
         return metrics
 
@@ -125,6 +133,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
         validate=validate,
+        language=language,
         describe=lambda metrics, notes: describe(run, stage, store, metrics, notes),
     )
 

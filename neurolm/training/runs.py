@@ -31,6 +31,9 @@ from neurolm.training.stage import Precision
 from neurolm.training.survival import SurvivalConfig
 from neurolm.training.tokenizer import TokenizerLossConfig
 
+HELD_OUT_CROPS = 16
+"""Crops of held-out text that a run which reads text measures its language on."""
+
 Attention = Literal["sdpa", "flex"]
 """Torch's scaled dot product attention with a mask, or its FlexAttention."""
 
@@ -137,6 +140,13 @@ class TrainingRun(Step):
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
         """What validation metrics say is wrong, in words for the user; nothing unless a stage looks for something."""
         return []
+
+    @property
+    def held_out_crops(self) -> int:
+        """Crops of held-out text on which stages 2 and 3 measure the language."""
+        if self.corpus.held_out_crops is not None:
+            return self.corpus.held_out_crops
+        return HELD_OUT_CROPS if self.batch.num_crops else 0
 
     @property
     def training_store(self) -> Path:
@@ -299,8 +309,8 @@ def load_run(path: str | Path, overrides: dict[str, Any] | None = None) -> Train
 def training_digest(run: TrainingRun) -> str:
     """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same.
 
-    ``workers`` is none of them, since a step is the same on any number, to rounding; nor ``not_finite``, which matters
-    only where a run would have ended; what it left out is on record.
+    ``workers`` is none of them, since a step is the same on any number, to rounding; nor what only measures; nor
+    ``not_finite``, which matters only where a run would have ended; what it left out is on record.
     """
     values = as_dict(run)
     own = "out", "tracking", "resources", "profile", "budget", "run_id", "sweep", "workers", "min_workers", "survival"
@@ -316,6 +326,7 @@ def training_digest(run: TrainingRun) -> str:
         "allow_leakage",
     ):
         values["data"].pop(name)
+    values["corpus"].pop("held_out_crops")
     if run.training_tokens is None:
         values["data"].pop("tokens")
     values["data"]["pretraining_root"] = run.has_pretraining_data

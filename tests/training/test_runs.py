@@ -46,6 +46,9 @@ def test_dotted_names_reach_how_tasks_are_asked_and_weighed(tmp_path: Path) -> N
     assert (workload.metric, workload.shuffle_options) == ("auroc", False)
     assert (hmc.metric, hmc.shuffle_options) == (None, True)
     assert (run.losses.task_weights, run.mixture.fraction, run.batch.num_crops) == ({"hmc": 0.5}, 0.1, 2)
+    assert (run.held_out_crops, instruct(tmp_path).held_out_crops) == (16, 0)
+    assert override(run, {"corpus.held_out_crops": 3}).held_out_crops == 3
+    assert training_digest(override(run, {"corpus.held_out_crops": 3})) == training_digest(run)
 
 
 @pytest.mark.parametrize("name", ["task_settings", "losses.task_weights"])

@@ -299,7 +299,7 @@ def test_what_a_run_draws_it_draws_again_after_an_interruption(
         assert (run.folder / name).read_bytes() == (varied / "instruct" / name).read_bytes(), name
 
 
-def test_a_run_records_how_it_reads_and_judges(varied: Path) -> None:
+def test_a_run_records_how_it_reads_judges_and_speaks(varied: Path) -> None:
     """17 of 26 windows are left by the fraction, 9 and 8; an epoch has 6 of workload and 11 of hmc."""
     lines = [json.loads(line) for line in (varied / "instruct" / "tracking.jsonl").read_text().splitlines()]
     parameters = next(line["values"] for line in lines if "readings.hmc" in line.get("values", {}))
@@ -312,6 +312,10 @@ def test_a_run_records_how_it_reads_and_judges(varied: Path) -> None:
     scores = [at_end[f"validation/{name}"] for name in
               ("workload/balanced_accuracy", "hmc/balanced_accuracy", "depth/cohen_kappa")]  # fmt: skip
     assert at_end["validation/score"] == pytest.approx(np.mean(scores))
+    assert [step for step, _ in curves["before/language_perplexity"]] == [0]
+    assert len(curves["validation/language_perplexity"]) == 3
+    before, after = (at_end[f"{when}/language_nats_per_token"] for when in ("before", "validation"))
+    assert before != after and at_end["before/language_perplexity"] == pytest.approx(np.exp(before))
 
 
 def test_a_half_written_checkpoint_never_counts(
@@ -512,7 +516,7 @@ def test_evaluation_writes_the_documented_results_and_counts_openings(
     assert first.path == tmp_path / "one" / "results.json"
     written = json.loads(first.path.read_text())
     assert written == first.results
-    assert written.keys() == RESULTS
+    assert written.keys() == RESULTS | {"language"}  # its runs read text
     assert (written["test_openings"], second.results["test_openings"]) == (1, 2)
     assert {**second.results, "test_openings": 1} == written
     assert (written["schema"], written["git_commit"], written["seed"]) == (1, "abc1234", 0)
@@ -541,8 +545,12 @@ def test_results_tell_how_tasks_were_asked_where_it_matters(varied: Path, tmp_pa
         "depth": {"num_windows": 9, "option_orders": 3, "left_out": {"W": 3}},
     }
     page = (tmp_path / "evaluation.html").read_text()
-    for words in ("depth: windows left out by their label: W (3)", "means over 3 orders of the options"):
+    for words in ("depth: windows left out by their label: W (3)", "means over 3 orders of the options", "perplexity"):
         assert words in page
+    trained = load_model(varied / "instruct" / "model", "neurolm").values["trained"]
+    for when, measured in (("before", trained["language_before"]), ("after", trained["validation"])):
+        for name, value in results["language"][when].items():
+            assert value == measured[f"language_{name}"] > 0
     kept = Predictions.load(tmp_path / "predictions" / "hmc.parquet")
     np.testing.assert_allclose(np.exp(kept.log_likelihoods).sum(1), 1)
     assert not rescore(tmp_path).changes
