@@ -75,6 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
     predict.add_argument("model", type=Path, help="model folder of a tuned NeuroLM")
     predict.add_argument("recording", type=Path, help="any recording that MNE reads")
     predict.add_argument("--task", help="which of the model's tasks to ask; the only one if there is one")
+    predict.add_argument("--question", metavar="TEXT", help="ask this in place of the task's question")
+    predict.add_argument("--options", nargs="+", metavar="ANSWER", help="answers to --question in place of the task's")
+    predict.add_argument("--lettered", action="store_true", help="list the --options as (A), (B), ...")
+    predict.add_argument(
+        "--option-orders", type=int, default=1, metavar="N", help="average over N orders of a lettered task's options"
+    )
     predict.add_argument("--json", action="store_true", help="print one JSON object")
 
     report = commands.add_parser("report", help="write a sweep's report again, also while it runs")
@@ -258,9 +264,16 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from neurolm.inference import predict_recording
+    from neurolm.inference import FreeQuestion, predict_recording
 
-    answer = predict_recording(options.model, options.recording, options.task)
+    question = None
+    if options.question is not None:
+        question = FreeQuestion(options.question, tuple(options.options or ()), options.lettered)
+    elif options.options or options.lettered:
+        raise UserError("--options and --lettered are of a question of your own; say it with --question")
+    answer = predict_recording(
+        options.model, options.recording, options.task, question=question, option_orders=options.option_orders
+    )
     print(json.dumps(answer.as_dict()) if options.json else answer.table())
 
 

@@ -1,6 +1,7 @@
 """A recording in, answers out: per window and for the whole recording, with probabilities."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from neurolm.eeg.recording import RecordingError
 from neurolm.eeg.shards import StoredWindow
 from neurolm.eeg.windows import cut, unusable
 from neurolm.evaluation.predicting import predict_windows
+from neurolm.text.code import TextCode
+from neurolm.text.instructions import EncodedTask, Task, encode_task
 from neurolm.training.assembly import load_neurolm
-from neurolm.training.tasks import tasks_of_model
+from neurolm.training.tasks import refuse_too_long, tasks_of_model
 
 
 @dataclass(frozen=True)
@@ -64,28 +67,49 @@ class RecordingAnswer:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class FreeQuestion:
+    """A question in a user's own words."""
+
+    question: str
+    options: tuple[str, ...] = ()
+    """Answers to choose from; none: those of the task that is asked."""
+    lettered: bool = False
+    """Whether the options are listed in the question and answered by a letter."""
+
+
 def predict_recording(
-    model_folder: Path, path: Path, task_name: str | None = None, device: str = "cpu"
+    model_folder: Path,
+    path: Path,
+    task_name: str | None = None,
+    device: str = "cpu",
+    *,
+    question: FreeQuestion | None = None,
+    option_orders: int = 1,
 ) -> RecordingAnswer:
     """Ask a tuned model about a recording, preprocessed as its training data was.
 
+    Args:
+        model_folder: model of stage 3.
+        path: the recording.
+        task_name: which task to ask; with a question of your own, as whose recordings this one is read.
+        device: torch's name of it.
+        question: asked in place of the task's.
+        option_orders: orders of a lettered task's options over which probabilities are averaged.
+
     Raises:
-        UserError: the model was not tuned, has no such task, or the recording cannot be used.
+        UserError: the model was not tuned, has no such task, the question cannot be asked, or the recording not used.
     """
+    if option_orders < 1:
+        raise UserError(f"--option-orders {option_orders}: expected 1 or more")
     model, values = load_neurolm(model_folder)
-    names = values["tasks"]
-    if not names:
-        raise UserError(f"{model_folder}: not tuned on any task; give the model of stage 3 (instruct/model)")
-    if task_name is None and len(names) > 1:
-        raise UserError(f"{model_folder}: knows {len(names)} tasks; choose one with --task: {', '.join(names)}")
-    if task_name is not None and task_name not in names:
-        raise UserError(f"{model_folder}: has no task {task_name!r}; it knows {', '.join(names)}")
-    task = tasks_of_model(values, [task_name or names[0]], model.text_code)[task_name or names[0]]
+    task = _asked(model_folder, values, task_name, question, model.text_code)
     layout = layout_described(values["layouts"][task.task.data_set], str(model_folder))
     settings = build(PreprocessingConfig, values["preprocessing"], source=str(model_folder))
     recording = preprocess(layout.read_alone(path), settings, layout.mains_hz)
     window_s = float(getattr(layout, "window_s") or int(recording.duration_s))  # noqa: B009 - not in every layout's type
     stride_s = float(getattr(layout, "stride_s", None) or window_s)
+    refuse_too_long(task, int(window_s), model.context)
     usable, left_out = [], dict[str, int]()
     for window in cut(recording, duration_s=window_s, stride_s=stride_s):
         if reason := unusable(window):
@@ -97,7 +121,9 @@ def predict_recording(
             f"{path}: no usable window of {window_s:g} s ({recording.duration_s:g} s long; {left_out})"
         )
     windows = [StoredWindow(w.signal, w.channel_indices, task.task.data_set, "", "", w.start_s, None) for w in usable]
-    likelihoods, is_valid = predict_windows(model.to(device), windows, task, torch.device(device))
+    likelihoods, is_valid = predict_windows(
+        model.to(device), windows, task, torch.device(device), option_orders=option_orders
+    )
     odds = np.exp(likelihoods - likelihoods.max(axis=1, keepdims=True))
     return RecordingAnswer(
         task=task.task.name,
@@ -108,3 +134,40 @@ def predict_recording(
         greedy_valid=is_valid,
         left_out=left_out,
     )
+
+
+def _asked(
+    model_folder: Path,
+    values: Mapping[str, Any],
+    task_name: str | None,
+    question: FreeQuestion | None,
+    code: TextCode,
+) -> EncodedTask:
+    """A task of the model's, or a question in its place."""
+    names = values["tasks"]
+    if not names:
+        raise UserError(f"{model_folder}: not tuned on any task; give the model of stage 3 (instruct/model)")
+    if task_name is not None and task_name not in names:
+        raise UserError(f"{model_folder}: has no task {task_name!r}; it knows {', '.join(names)}")
+    known = tasks_of_model(values, names, code)
+    data_sets = {known[name].task.data_set for name in names}
+    if task_name is None and len(names if question is None or not question.options else data_sets) > 1:
+        why = "" if question is None else " that says what the question is about and how the recording is read"
+        raise UserError(f"{model_folder}: knows {len(names)} tasks; choose one with --task{why}: {', '.join(names)}")
+    task = known[task_name or names[0]]
+    if question is None:
+        return task
+    if question.lettered and not question.options:
+        raise UserError("--lettered: no options to list; give them with --options, or leave --lettered away")
+    if not question.options:
+        return encode_task(replace(task.task, question=question.question, paraphrases=()), code)
+    if len(set(question.options)) < len(question.options):
+        raise UserError(f"--options {' '.join(question.options)}: an option comes twice; say each once")
+    own = {
+        "name": "question",
+        "data_set": task.task.data_set,
+        "question": question.question,
+        "answers": {option: option for option in question.options},
+        "lettered": question.lettered,
+    }
+    return encode_task(build(Task, own, source="--question"), code)

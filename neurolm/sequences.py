@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from neurolm.config import UserError
@@ -25,7 +25,10 @@ MICROVOLT_SCALE = 100.0
 PATCH_POINTS = 200
 """Time points of one token: one second at 200 Hz."""
 
-T = TypeVar("T", "EEGTokens", "WindowGroup", "Batch")
+T = TypeVar("T", "EEGTokens", "AnswerTexts", "WindowGroup", "Batch")
+
+Worded = Callable[[int, EncodedTask], EncodedTask]
+"""Puts a task into the words in which the window at a place of the global batch is asked."""
 
 
 class WindowError(UserError):
@@ -47,8 +50,45 @@ class EEGTokens:
 
 
 @dataclass(frozen=True)
+class AnswerTexts:
+    """Prompts of one length with their answers; shorter texts go on with ends of text, without loss."""
+
+    ids: Int64[Tensor, "texts length"]
+    is_target: Bool[Tensor, "texts length"]
+    num_prompt: int
+    """Ids before the answer, the same for every text."""
+
+    @classmethod
+    def of(cls, asked: Sequence[tuple[EncodedTask, int]]) -> "AnswerTexts":
+        """The texts of tasks and classes, which may be one task in different words; as long as any class's could be."""
+        task = asked[0][0]
+        longest = max(len(answer) for one, _ in asked for answer in one.answers)
+        shape = len(asked), len(task.prompt_ids) + longest + len(task.code.answer_end)
+        ids, is_target = torch.full(shape, task.code.end_of_text), torch.zeros(shape, dtype=torch.bool)
+        for row, (one, class_index) in enumerate(asked):
+            text = one.training_text(class_index)
+            ids[row, : len(text.ids)] = torch.tensor(text.ids)
+            is_target[row, : len(text.ids)] = torch.tensor(text.is_target)
+        return cls(ids, is_target, len(task.prompt_ids))
+
+    @classmethod
+    def of_classes(cls, task: EncodedTask) -> "AnswerTexts":
+        """The text of every class of a task."""
+        return cls.of([(task, class_index) for class_index in range(len(task.labels))])
+
+    def rows(self, places: Int64[Tensor, " rows"]) -> "AnswerTexts":
+        """Some of the texts, on the device of their places."""
+        moved = self.to(places.device)
+        return replace(moved, ids=moved.ids[places], is_target=moved.is_target[places])
+
+    def to(self, device: torch.device | str) -> "AnswerTexts":
+        """The texts on another device."""
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
 class WindowGroup:
-    """Windows of equal channels and seconds and, where tasks are asked, of one task."""
+    """Windows of equal channels and seconds and, where tasks are asked, of one task and one length of its prompt."""
 
     signal: Float32[Tensor, "windows tokens 200"]
     """Patches in units of 100 µV; of no token where ``tokens`` stand for them."""
@@ -64,6 +104,8 @@ class WindowGroup:
     """Name of the task that is asked."""
     label: Int64[Tensor, " windows"] | None = None
     """Class of each window among the task's answers."""
+    texts: AnswerTexts | None = None
+    """What each window is asked and should answer; None: what the task asks of its class in its own words."""
     num_answer_targets: int = 0
     """Text tokens of the group that carry loss in instruction tuning."""
     tokens: EEGTokens | None = None
@@ -91,7 +133,11 @@ class WindowGroup:
 
     def to(self, device: torch.device | str) -> "WindowGroup":
         """The group on another device."""
-        return replace(_to(self, device), tokens=None if self.tokens is None else self.tokens.to(device))
+        return replace(
+            _to(self, device),
+            tokens=None if self.tokens is None else self.tokens.to(device),
+            texts=None if self.texts is None else self.texts.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -151,6 +197,7 @@ def collate(
     text: np.ndarray | None,
     tasks: Mapping[str, EncodedTask] | None,
     strata: tuple[str, ...] = (),
+    worded: Worded | None = None,
 ) -> Batch:
     """Group windows by shape, and by task where tasks are given.
 
@@ -160,19 +207,30 @@ def collate(
         text: int64 crops of text ``[crops, length + 1]``, or None for a run without text.
         tasks: tasks by name. A window is asked every task of its data set. None: labels are not looked at.
         strata: all data sets, or with ``tasks`` all tasks, if losses are to be told by them.
+        worded: puts tasks into other words; None: every window is asked in the tasks' own.
 
     Raises:
         WindowError: a window is not whole seconds, or no task asks about its data set.
         TaskError: a window's label has no answer in the task.
     """
-    members: dict[tuple[int, int, str | None], list[int]] = {}
+    members: dict[tuple[int, int, str | None, int], list[tuple[int, EncodedTask | None]]] = {}
     for place, window in enumerate(windows):
         num_channels, num_seconds = _shape(window)
-        for task in _tasks_of(window, tasks):
-            members.setdefault((num_channels, num_seconds, task), []).append(place)
+        for name in _tasks_of(window, tasks):
+            asked = tasks[name] if tasks and name else None
+            if asked is not None and worded is not None:
+                asked = worded(int(positions[place]), asked)
+            num_prompt = 0 if asked is None else len(asked.prompt_ids)
+            members.setdefault((num_channels, num_seconds, name, num_prompt), []).append((place, asked))
     groups = tuple(
-        _group([windows[place] for place in places], positions[places], tasks[task] if tasks and task else None, strata)
-        for (_, _, task), places in members.items()
+        _group(
+            [windows[place] for place, _ in chosen],
+            positions[[place for place, _ in chosen]],
+            tasks[name] if tasks and name else None,
+            [asked for _, asked in chosen if asked is not None],
+            strata,
+        )
+        for (_, _, name, _), chosen in members.items()
     )
     crops = None if text is None else torch.from_numpy(np.asarray(text, dtype=np.int64))
     return Batch(groups=groups, text=crops, strata=strata)
@@ -218,15 +276,22 @@ def patches(signal: Float32[np.ndarray, "*windows channels times"]) -> Float32[n
 
 
 def _group(
-    windows: Sequence[StoredWindow], positions: np.ndarray, task: EncodedTask | None, strata: tuple[str, ...]
+    windows: Sequence[StoredWindow],
+    positions: np.ndarray,
+    task: EncodedTask | None,
+    asked: Sequence[EncodedTask],
+    strata: tuple[str, ...],
 ) -> WindowGroup:
+    """``asked`` is the task as it is asked of each window."""
     num_channels, num_seconds = _shape(windows[0])
     channels = np.stack([np.asarray(window.channel_indices, dtype=np.int64) for window in windows])
-    label, num_targets = None, 0
+    label, num_targets, texts = None, 0, None
     if task is not None:
         classes = [task.class_index(window.label) for window in windows]
         label = torch.tensor(classes)
-        num_targets = sum(sum(task.training_text(one).is_target) for one in classes)
+        pairs = list(zip(asked, classes, strict=True))
+        num_targets = sum(sum(one.training_text(place).is_target) for one, place in pairs)
+        texts = None if all(one is task for one in asked) else AnswerTexts.of(pairs)
     stratum = [strata.index(window.data_set if task is None else task.name) for window in windows] if strata else []
     return WindowGroup(
         signal=torch.from_numpy(patches(np.stack([np.asarray(window.signal, np.float32) for window in windows]))),
@@ -238,6 +303,7 @@ def _group(
         num_seconds=num_seconds,
         task=None if task is None else task.name,
         label=label,
+        texts=texts,
         num_answer_targets=num_targets,
         stratum=torch.tensor(stratum) if strata else None,
         windows_by_stratum=tuple(stratum.count(place) for place in range(len(strata))),
@@ -274,6 +340,7 @@ def _shape(window: StoredWindow) -> tuple[int, int]:
 
 
 def _tasks_of(window: StoredWindow, tasks: Mapping[str, EncodedTask] | None) -> Sequence[str | None]:
+    """The tasks that a window is asked: those of its data set, but for those that leave its label out."""
     if tasks is None:
         return [None]
     asked = [name for name, task in tasks.items() if task.task.data_set == window.data_set]
@@ -282,7 +349,7 @@ def _tasks_of(window: StoredWindow, tasks: Mapping[str, EncodedTask] | None) -> 
             f"recording {window.recording}: no task asks about the data set {window.data_set}; the tasks ask about "
             f"{', '.join(sorted({task.task.data_set for task in tasks.values()}))}. Add a task or leave the set out"
         )
-    return asked
+    return [name for name in asked if tasks[name].asks(window.data_set, window.label)]
 
 
 def _to(part: T, device: torch.device | str) -> T:

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from neurolm.eeg.shards import StoredWindow
-from neurolm.sequences import WindowError, collate, patches
-from neurolm.text.instructions import TaskError
+from neurolm.sequences import AnswerTexts, WindowError, collate, patches
+from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.instructions import TASKS, EncodedTask, TaskError, encode_task
+from neurolm.text.task import Wording
 from tests.tiny import mixed_windows, stored_window, tasks
 
 
@@ -85,3 +89,53 @@ def test_a_window_is_asked_every_task_of_its_data_set() -> None:
     asked = {"first": tasks()["workload"], "second": tasks()["workload"]}
     batch = collate([stored_window()], np.arange(1), text=None, tasks=asked)
     assert len(batch.groups) == 2 and torch.equal(batch.groups[0].signal, batch.groups[1].signal)
+
+
+def test_windows_asked_in_words_of_one_length_share_a_group_that_says_what_each_is_asked() -> None:
+    """Places 0 and 1 get other orders of the options, place 2 a shorter question."""
+    hmc = encode_task(replace(TASKS["hmc"], paraphrases=("Which sleep is this?",)), gpt2_bpe())
+    wordings = [Wording(order=(4, 3, 2, 1, 0)), Wording(order=(1, 0, 2, 3, 4)), Wording(question=1)]
+
+    def worded(place: int, task: EncodedTask) -> EncodedTask:
+        return task.worded(wordings[place - 5])
+
+    windows = [stored_window(1, 400, data_set="hmc", label=label) for label in ("W", "N1", "N3")]
+    batch = collate(windows, np.arange(5, 8), text=None, tasks={"hmc": hmc}, worded=worded)
+    assert [group.position.tolist() for group in batch.groups] == [[5, 6], [7]]
+    bpe = gpt2_bpe()
+    for group in batch.groups:
+        assert group.texts is not None and group.label is not None
+        assert group.num_answer_targets == int(group.texts.is_target.sum()) == 5 * len(group)
+        for row, place in enumerate(group.position.tolist()):
+            text = bpe.decode(group.texts.ids[row, 1:].tolist())
+            asked = hmc.task.prompt_in(wordings[place - 5])
+            answer = hmc.task.answer(windows[place - 5].label or "", wordings[place - 5])
+            assert text == f"{asked}{answer} <|endoftext|>"
+            assert group.texts.num_prompt == 1 + len(bpe.encode(asked))
+    assert [group.label.tolist() for group in batch.groups if group.label is not None] == [[0, 1], [3]]
+    assert all(group.texts is not None and group.texts.ids.is_meta for group in batch.to("meta").groups)
+
+
+def test_windows_asked_in_the_tasks_own_words_carry_no_text() -> None:
+    batch = collate(mixed_windows(), np.arange(7), text=None, tasks=tasks(), worded=lambda place, task: task)
+    assert all(group.texts is None for group in batch.groups)
+
+
+def test_texts_of_classes_are_ended_and_go_on_without_loss() -> None:
+    answers = {"rest": "No", "arithmetic": "Very much so"}
+    task = encode_task(replace(TASKS["workload"], answers=answers), gpt2_bpe())
+    texts = AnswerTexts.of_classes(task)
+    prompt = list(task.prompt_ids)
+    very, much, so = gpt2_bpe().encode(" Very much so")
+    assert texts.ids.tolist() == [[*prompt, 1400, 220, 50256, 50256, 50256], [*prompt, very, much, so, 220, 50256]]
+    none = [False] * len(prompt)
+    assert texts.is_target.tolist() == [[*none, True, True, True, False, False], [*none, *[True] * 5]]
+    assert texts.rows(torch.tensor([1, 1])).ids.tolist() == [texts.ids[1].tolist()] * 2
+
+
+def test_a_window_is_not_asked_what_its_label_is_left_out_of() -> None:
+    light = encode_task(replace(TASKS["hmc"], name="light", answers={"N1": "Yes", "R": "No"}, lettered=False,
+                                num_prompt_targets=0, label_map={"W": None, "N3": None}), gpt2_bpe())  # fmt: skip
+    windows = [stored_window(1, 400, data_set="hmc", label=label) for label in ("W", "N1", "R")]
+    batch = collate(windows, np.arange(3), text=None, tasks={"hmc": tasks()["hmc"], "light": light})
+    assert {group.task: group.position.tolist() for group in batch.groups} == {"hmc": [0, 1, 2], "light": [1, 2]}

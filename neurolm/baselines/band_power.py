@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import welch
 
-from neurolm.baselines.chosen_tasks import classes_of
 from neurolm.baselines.fitted import Answers
 from neurolm.baselines.logistic_regression import LogisticModel
 from neurolm.baselines.uniform_windows import UniformWindows
 from neurolm.eeg.reading import WindowSource
 from neurolm.eeg.shards import WindowIndex
+from neurolm.text.asked import classes_of_windows
 from neurolm.text.instructions import Task
 
 SAMPLING_RATE_HZ = 200
@@ -55,7 +55,7 @@ class BandPower:
     ) -> None:
         self._task, self._batch_size = task, batch_size
         self._windows = UniformWindows(source, train, task.name)
-        classes = classes_of(task, train)
+        classes = classes_of_windows(train, task)
         if shuffled:
             classes = np.random.default_rng(seed).permutation(classes)
         features = window_features(self._windows, train.rows, batch_size)

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neurolm.baselines.chosen_tasks import classes_of
 from neurolm.baselines.fitted import Answers, predictions_of
 from neurolm.baselines.learning import learn
 from neurolm.baselines.networks import NETWORKS, Network, Shape
@@ -16,6 +15,7 @@ from neurolm.baselines.uniform_windows import UniformWindows
 from neurolm.eeg.reading import WindowSource
 from neurolm.eeg.shards import WindowIndex
 from neurolm.sequences import MICROVOLT_SCALE, Batch, WindowGroup
+from neurolm.text.asked import classes_of_windows
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import Task, encode_task
 from neurolm.tracking import Tracker
@@ -88,7 +88,7 @@ class NetworkBaseline:
         self._batch_size, self._device = batch_size, torch.device(device)
         self._windows.refuse_others(val)
         for index in (train, val):
-            classes_of(task, index)
+            classes_of_windows(index, task)
         shape = Shape(self._windows.channels, self._windows.num_times, len(task.answers))
         torch.manual_seed(seed)
         network = NETWORKS[name]

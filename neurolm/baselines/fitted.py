@@ -6,10 +6,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from neurolm.baselines.chosen_tasks import classes_of
 from neurolm.eeg.reading import WindowSource
 from neurolm.eeg.shards import WindowIndex
 from neurolm.evaluation.predictions import Predictions
+from neurolm.text.asked import classes_of_windows
 from neurolm.text.instructions import Task
 
 IMPOSSIBLE = -50.0
@@ -81,7 +81,7 @@ def predictions_of(fitted: Fitted, task: Task, source: WindowSource, index: Wind
         recording=index.recording,
         subject=index.subject,
         start_s=index.start_s,
-        label_index=classes_of(task, index),
+        label_index=classes_of_windows(index, task),
         log_likelihoods=found.log_likelihoods,
         greedy_valid=found.greedy_valid,
     )

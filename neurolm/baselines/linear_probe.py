@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neurolm.baselines.chosen_tasks import classes_of, tasks_of_store
+from neurolm.baselines.chosen_tasks import tasks_of_store
 from neurolm.baselines.fitted import Answers, predictions_of
 from neurolm.baselines.logistic_regression import LogisticModel
 from neurolm.config import Location, UserError, config
@@ -24,6 +24,7 @@ from neurolm.eeg.shards import Store, WindowIndex
 from neurolm.evaluation.predictions import TaskResult, score
 from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer
 from neurolm.sequences import collate
+from neurolm.text.asked import classes_of_windows, windows_of_task
 from neurolm.text.instructions import Task, chosen_tasks
 from neurolm.training.assembly import load_tokenizer
 
@@ -57,7 +58,7 @@ def probe(run: ProbeRun) -> dict[str, TaskResult]:
     train, val = store.index("train"), store.index("val")
     results = {}
     for task in tasks_of_store(run.tasks, run.own_tasks, train, run.store):
-        parts = [index.take(index.data_set == task.data_set) for index in (train, val)]
+        parts = [windows_of_task(index, task) for index in (train, val)]
         empty = [name for name, part in zip(("train", "val"), parts, strict=True) if not len(part)]
         if empty:
             raise UserError(f"{run.store}: no {' and no '.join(empty)} windows of {task.data_set} for task {task.name}")
@@ -95,7 +96,7 @@ class LinearProbe:
     ) -> None:
         self._tokenizer, self._task, self._batch_size = tokenizer, task, batch_size
         features = window_features(tokenizer, source, train.rows, batch_size)
-        self._model = LogisticModel(features, classes_of(task, train), train.subject, seed)
+        self._model = LogisticModel(features, classes_of_windows(train, task), train.subject, seed)
 
     @property
     def num_parameters(self) -> int:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from neurolm.baselines.chosen_tasks import classes_of
 from neurolm.baselines.fitted import Answers, spread
 from neurolm.eeg.reading import WindowSource
 from neurolm.eeg.shards import WindowIndex
+from neurolm.text.asked import classes_of_windows
 from neurolm.text.instructions import Task
 
 
@@ -17,7 +17,7 @@ class Majority:
 
     def __init__(self, task: Task, train: WindowIndex) -> None:
         self._num_classes = len(task.answers)
-        self._classes, counts = np.unique(classes_of(task, train), return_counts=True)
+        self._classes, counts = np.unique(classes_of_windows(train, task), return_counts=True)
         self._log_shares = np.log(counts / counts.sum())
 
     def answers(self, source: WindowSource, index: WindowIndex) -> Answers:

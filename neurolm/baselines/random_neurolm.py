@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neurolm.baselines.chosen_tasks import classes_of
 from neurolm.baselines.fitted import Answers, predictions_of
 from neurolm.baselines.learning import learn
 from neurolm.baselines.settings import BaselineTraining
@@ -20,6 +19,7 @@ from neurolm.eeg.shards import WindowIndex
 from neurolm.evaluation.predicting import predict_windows
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.sequences import Batch, eeg_features
+from neurolm.text.asked import classes_of_windows
 from neurolm.text.code import TextCode
 from neurolm.text.instructions import Task, encode_task
 from neurolm.tracking import Tracker
@@ -79,7 +79,7 @@ class RandomNeuroLM:
         self.model = untrained_neurolm(folder, seed).to(self._device)
         self._task = encode_task(task, self.model.text_code)
         for index in (train, val):
-            classes_of(task, index)
+            classes_of_windows(index, task)
             refuse_unanswerable(index, {task.name: self._task}, self.model.context)
         stage = UntrainedStage(self.model, {task.name: self._task}, losses)
         self.num_parameters: int | None = sum(one.numel() for one in stage.parameters() if one.requires_grad)

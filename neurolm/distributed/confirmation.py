@@ -19,7 +19,7 @@ from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_driver import trial_run
 from neurolm.distributed.sweep_log import sole_driver
 from neurolm.distributed.train import anchored, train
-from neurolm.distributed.trial_budget import read_recording, task_metric
+from neurolm.distributed.trial_budget import read_recording
 from neurolm.distributed.tune import room, take_model
 from neurolm.progress import Bar
 from neurolm.reports.confirmation import FILE_NAME, Confirmation, SeedRun
@@ -147,7 +147,7 @@ def seed_run(run: TuneRun, job: Job, kept: Mapping[str, float] | None, reason: s
     seconds = read_recording(job.run.folder).seconds
     if kept is None:
         return SeedRun(job.seed, job.run.name, seconds=seconds, reason=reason)
-    tasks = {task: task_metric(job.run, kept, task) for task in run.tasks}
+    tasks = job.run.task_scores(kept)
     names = list(run.directions)
     score = kept["score"] if len(names) > 1 else kept.get(names[0], tasks.get(names[0], kept["score"]))
     return SeedRun(job.seed, job.run.name, score, tasks, seconds)

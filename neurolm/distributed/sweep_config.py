@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neurolm.config import ConfigError, Location, as_dict, build, config, digest, override
 from neurolm.distributed.pruning import PruningConfig

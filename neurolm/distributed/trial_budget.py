@@ -4,7 +4,7 @@ Instruction tokens are what the model reads of a window when it is asked: the wi
 question and the answer. Batch size, text beside the EEG and workers do not change how many a training epoch has.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ import numpy as np
 
 from neurolm.config import ConfigError
 from neurolm.distributed.sweep_log import Point
-from neurolm.eeg.reading import windows_of
 from neurolm.eeg.shards import Store, WindowIndex
 from neurolm.sequences import PATCH_POINTS
+from neurolm.text.asked import classes_of_windows, windows_of_task
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.code import TextCode
-from neurolm.text.instructions import EncodedTask
+from neurolm.text.instructions import EncodedTask, encode_task
 from neurolm.tracking.journal import FILE_NAME, read_pieces
 from neurolm.training.assembly import reading_plan
 from neurolm.training.model_export import TEXT_CODE
 from neurolm.training.runs import InstructRun
-from neurolm.training.tasks import encoded_tasks
 
 VALIDATION = "validation/"
 STATE_TAG = "trial_state"
@@ -43,11 +42,18 @@ class BudgetAxis:
     def of(run: InstructRun) -> "BudgetAxis":
         """Count the training windows of a run. Raises UserError."""
         store = Store.open(run.training_store)
-        index = windows_of(store, "train", reading_plan(run).data_sets)
+        plan = reading_plan(run)
+        index = plan.windows(store, "train")
+        often = {
+            name: readings.total / (run.epochs * readings.num_windows)
+            for name, readings in plan.readings(store).items()
+            if readings.num_windows
+        }
         own_code = run.pretrained_folder / TEXT_CODE
         code = TextCode.from_json(own_code.read_text(encoding="utf-8")) if own_code.is_file() else gpt2_bpe()
-        tasks = encoded_tasks(run.tasks, run.own_tasks, code).values()
-        return BudgetAxis(len(index), sum(_tokens(index, task) for task in tasks) / len(index))
+        tasks = [encode_task(task, code) for task in run.asked_tasks]
+        tokens = sum(often.get(task.task.data_set, 0.0) * _tokens(index, task) for task in tasks)
+        return BudgetAxis(len(index), tokens / len(index))
 
     def at(self, run: InstructRun, step: int) -> int:
         """Instruction tokens seen after so many optimizer steps."""
@@ -100,7 +106,7 @@ def points(
 ) -> Iterator[Point]:
     """The validations of a trial as a sweep knows them, in order. Raises ConfigError for an unknown objective."""
     for step, metrics in sorted(recording.validations.items()):
-        tasks = {name: task_metric(run, metrics, name) for name in run.tasks}
+        tasks = run.task_scores(metrics)
         if unknown := [name for name in objectives if name not in tasks and name not in metrics]:
             raise ConfigError(
                 f"sweep.objective: validation tells no {unknown[0]!r}; it tells {', '.join(sorted(metrics))}"
@@ -114,11 +120,6 @@ def points(
         )
 
 
-def task_metric(run: InstructRun, metrics: Mapping[str, float], task: str) -> float:
-    """A task's share of the score: its selection metric, or balanced accuracy where that is not defined."""
-    return metrics.get(f"{task}/{run.selection}", metrics[f"{task}/balanced_accuracy"])
-
-
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
     for piece in read_pieces(path) if path.is_file() else ():
         yield from piece.entries
@@ -126,7 +127,7 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
 
 def _tokens(index: WindowIndex, task: EncodedTask) -> float:
     """Tokens of all windows that a task asks about: theirs, and those of the text with each one's answer."""
-    mine = index.take(index.data_set == task.task.data_set)
+    mine = windows_of_task(index, task.task)
     eeg = float(np.sum(mine.num_channels * (mine.num_times // PATCH_POINTS)))
-    lengths = {label: len(task.training_text(place).ids) for place, label in enumerate(task.labels)}
-    return eeg + sum(lengths.get(str(label), 0) for label in mine.label)
+    lengths = np.array([len(task.training_text(place).ids) for place in range(len(task.labels))])
+    return eeg + float(lengths[classes_of_windows(mine, task.task)].sum())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neurolm.eeg.mixture import MixtureConfig
+from neurolm.eeg.mixture import MixtureConfig, data_set_sizes
 from neurolm.eeg.shards import WindowIndex
 
 
@@ -115,8 +115,7 @@ class _DataSet:
 
 def _data_sets(index: WindowIndex, groups: NDArray[np.int64], mixture: MixtureConfig, lanes: int) -> list[_DataSet]:
     names, numbers = np.unique(index.data_set.astype(str), return_inverse=True)
-    sizes = dict(zip(names.tolist(), np.bincount(numbers).tolist(), strict=True))
-    counts = mixture.counts(sizes)
+    counts = mixture.counts(data_set_sizes(index))
     sets = []
     for number, name in enumerate(names.tolist()):
         members = np.flatnonzero(numbers == number)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurolm.config import UserError
-from neurolm.eeg.mixture import MixtureConfig
+from neurolm.eeg.mixture import MixtureConfig, Readings, data_set_sizes, part_of
 from neurolm.eeg.order import GlobalOrder, worker_slice
 from neurolm.eeg.shards import Store, StoredWindow, WindowIndex
 from neurolm.eeg.token_store import TokenStore
@@ -57,6 +57,8 @@ class ReadingPlan:
     """How often each data set is seen; None: every window once in a training epoch."""
     tokens: Path | None = None
     """Folder of the EEG tokens that are read in place of the store's signals; None: signals are read."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Data set and label of windows that nobody asks about; they are in no batch."""
 
     def source(self, store: Store) -> WindowSource:
         """What the windows are read from. Raises TokenStoreError."""
@@ -64,8 +66,51 @@ class ReadingPlan:
 
     def order(self, store: Store) -> GlobalOrder:
         """The global order of the training windows. Raises UserError where there are none or the mixture is wrong."""
-        index = windows_of(store, "train", self.data_sets)
+        index = self.windows(store, "train")
         return GlobalOrder(index, batch_size=self.batch_size, seed=self.seed, mixture=self.mixture)
+
+    def windows(self, store: Store, split: str) -> WindowIndex:
+        """The windows of a split that the run reads. Raises UserError where there are none."""
+        index = self.chosen(windows_of(store, split, self.data_sets), split)
+        if not len(index):
+            told = ", ".join(f"{label} of {name}" for name, label in self.left_out)
+            raise UserError(f"{store.path}: all {split} windows are left out by label_map ({told}); map a label")
+        return index
+
+    def chosen(self, index: WindowIndex, split: str) -> WindowIndex:
+        """What is left of a split's windows without those that nobody asks about; in training the mixture's part."""
+        index = self._asked(index)
+        if split != "train" or self.mixture is None:
+            return index
+        return part_of(index, self.mixture.fraction, self.seed)
+
+    @property
+    def reads_all_alike(self) -> bool:
+        """Whether every window comes once in a training epoch."""
+        is_whole = self.mixture is None or (self.mixture.is_proportional and self.mixture.fraction == 1)
+        return is_whole and not self.left_out
+
+    def readings(self, store: Store) -> dict[str, Readings]:
+        """How often the whole run reads the training windows of every data set.
+
+        A data set goes through all its windows before one comes again, so they differ by one at most.
+        """
+        everything = windows_of(store, "train", self.data_sets)
+        asked = self._asked(everything)
+        sizes = data_set_sizes(self.chosen(everything, "train"))
+        mixture = self.mixture or MixtureConfig()
+        counts = sizes if mixture.is_proportional else mixture.counts(sizes)
+        found = {}
+        for name, number in data_set_sizes(everything).items():
+            size, labelled = sizes.get(name, 0), data_set_sizes(asked).get(name, 0)
+            found[name] = Readings(size, self.epochs * counts.get(name, 0), number - labelled, labelled - size)
+        return found
+
+    def _asked(self, index: WindowIndex) -> WindowIndex:
+        if not self.left_out:
+            return index
+        pairs = zip(index.data_set, index.label, strict=True)
+        return index.take(np.array([pair not in self.left_out for pair in pairs], dtype=bool))
 
     def total_steps(self, order: GlobalOrder) -> int:
         """Steps of the whole run."""

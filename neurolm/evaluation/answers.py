@@ -5,7 +5,8 @@ log-likelihood of each. It also tells what greedy decoding would write: answer k
 is the most likely one along its branch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from neurolm.models.masks import answer_tree_mask, answer_tree_positions
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import WindowGroup, eeg_features
+from neurolm.sequences import WindowGroup, eeg_features, eeg_tokens
 from neurolm.text.instructions import EncodedTask
 
 
@@ -64,3 +65,21 @@ def score_answers(model: NeuroLM, group: WindowGroup, task: EncodedTask, text_st
         greedy.append((most_likely[:, rows] == ids).all(-1))
         start += length
     return AnswerScores(torch.stack(likelihoods, dim=-1), torch.stack(greedy, dim=-1))
+
+
+@torch.no_grad()
+def score_in_wordings(
+    model: NeuroLM, group: WindowGroup, wordings: Sequence[EncodedTask], text_start: int | None = None
+) -> AnswerScores:
+    """The mean over several wordings of one task: of the probability of each answer among the allowed ones.
+
+    What greedy decoding writes is told of the first wording. A single wording's log-likelihoods stay as they are; see
+    `score_answers`.
+    """
+    if len(wordings) > 1:
+        group = replace(group, tokens=eeg_tokens(model, group))  # the encoder runs once
+    scores = [score_answers(model, group, task, text_start) for task in wordings]
+    if len(scores) == 1:
+        return scores[0]
+    probabilities = torch.stack([one.log_likelihoods.double().softmax(-1) for one in scores]).mean(0)
+    return replace(scores[0], log_likelihoods=probabilities.log())

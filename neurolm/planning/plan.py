@@ -132,7 +132,7 @@ def make_plan(
 
     run = load_planned_run(path, overrides, num_gpus)
     planned = build_planned_stage(run, path)
-    if not run.batch.text_size:
+    if not run.batch.num_crops:
         planned.stage.without_text()
     sizes, parts = count(planned.stage)
     windows = planned_windows(run, num_windows, shapes)

@@ -87,7 +87,7 @@ class Search:
         num_gpus = num_gpus or self.num_gpus
         micro_size, number = self._micro_size(micro_size, num_gpus)
         batch = self.run.batch
-        crops = math.ceil(math.ceil(batch.text_size / num_gpus) / number)
+        crops = math.ceil(math.ceil(batch.num_crops / num_gpus) / number)
         trace = self._tracer(self._windows.largest, micro_size, crops, batch.text_length, division.checkpointing)
         needed = memory(
             self._sizes,
@@ -127,8 +127,8 @@ class Search:
             share * batch.size * self._tracer(shape, 1, 0, batch.text_length, checkpointing).flop
             for shape, share in self._windows.shares.items()
         )
-        if batch.text_size:
-            total += batch.text_size * self._tracer(None, 0, 1, batch.text_length, checkpointing).flop
+        if batch.num_crops:
+            total += batch.num_crops * self._tracer(None, 0, 1, batch.text_length, checkpointing).flop
         return total
 
     def what_would_fit(self, options: list[Option]) -> str:
@@ -141,7 +141,7 @@ class Search:
             if fitting and 2 * num_gpus <= self.run.batch.size:
                 would.append(f"{num_gpus} GPUs of this size ({fitting[0]})")
                 break
-        if self.run.batch.text_size:
+        if self.run.batch.num_crops:
             would.append("perhaps batch.text_size=0, as gradients of text and EEG wait for each other")
         usable, needed = self.usable_bytes / 1e9, least.memory.total / 1e9
         return (

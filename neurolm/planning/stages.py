@@ -16,11 +16,11 @@ from neurolm.config import ConfigError, UserError, build, override, read
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
-from neurolm.sequences import WindowGroup
+from neurolm.sequences import AnswerTexts, WindowGroup
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import EncodedTask
 from neurolm.text.own_code import own_code
-from neurolm.training.instruct import AnswerStates, ClassTexts, InstructLossConfig, InstructStage
+from neurolm.training.instruct import AnswerStates, InstructLossConfig, InstructStage
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import STAGES, InstructRun, PretrainRun, TokenizerRun, TrainingRun, load_run
 from neurolm.training.stage import Stage
@@ -171,5 +171,5 @@ class _CountedTargets(InstructStage):
 
     def answer_states(self, group: WindowGroup, text_start: int | None = None) -> AnswerStates:
         """The same shapes as of the stage itself."""
-        self._texts = {name: ClassTexts.of(task) for name, task in self._tasks.items()}
+        self._texts = {name: AnswerTexts.of_classes(task) for name, task in self._tasks.items()}
         return super().answer_states(group, text_start)

@@ -31,7 +31,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 for one, share in plan.windows.shares.items()
             ],
         },
-        "batch": {"size": plan.run.batch.size, "text_size": plan.run.batch.text_size},
+        "batch": {"size": plan.run.batch.size, "text_size": plan.run.batch.num_crops},
         "options": [_option(option) for option in plan.options],
         "recommended": _option(plan.recommended),
         "configured": _option(plan.configured),
@@ -73,7 +73,7 @@ def table(plan: Plan) -> str:
         f"parameters   {total:,} ({plan.sizes.trainable:,} trainable, {plan.sizes.frozen:,} frozen)",
         *(f"             {number:>13,}  {part}" for part, number in plan.parts.items()),
         f"windows      {'; '.join(map(str, plan.windows.shares))} ({plan.windows.source})",
-        f"batch        {batch.size} windows, {batch.text_size} text crops of {batch.text_length}",
+        f"batch        {batch.size} windows, {batch.num_crops} text crops of {batch.text_length}",
         "",
         "GB on each GPU at the worst moment of a step, with the largest micro-batch that fits:",
         _row(*_COLUMNS),

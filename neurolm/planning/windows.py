@@ -68,7 +68,7 @@ def _given(shapes: str) -> list[tuple[int, int]]:
 
 def _stored(run: TrainingRun, num_windows: int | None) -> PlannedWindows:
     plan = reading_plan(run)
-    index = Store.open(plan.store).index("train", plan.data_sets)
+    index = plan.chosen(Store.open(plan.store).index("train", plan.data_sets), "train")
     if not len(index):
         raise UserError(f"{plan.store}: no training windows of this run's data sets; preprocess those recordings")
     counts: Counter[WindowShape] = Counter()

@@ -105,7 +105,7 @@ def _fit(
     val: WindowIndex,
     say: Callable[[str], None],
 ) -> _Fit:
-    mine = [index.take(index.data_set == task.data_set) for index in (train, val)]
+    mine = [windows_of_task(index, task) for index in (train, val)]
     tracker: Tracker = NullTracker()
     if name in NETWORKS or name == "random_neurolm":
         folder = run.out / FOLDER / name / "training" / task.name
@@ -136,7 +136,7 @@ def _fit(
 
 
 def _answers(fitted: Fitted, task: Task, store: Store, test: WindowIndex) -> Predictions:
-    mine = test.take(test.data_set == task.data_set)
+    mine = windows_of_task(test, task)
     if not len(mine):
         raise UserError(f"{store.path}: no test windows for task {task.name}; give the split at least one test subject")
     return predictions_of(fitted, task, store, mine, split="test")

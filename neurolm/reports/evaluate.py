@@ -1,6 +1,7 @@
 """The final word on a model: its answers on the test split, opened once more and counted."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,16 @@ from pydantic import Field
 
 from neurolm.config import Location, UserError, config
 from neurolm.datasets.ingest import Step
-from neurolm.eeg.shards import Store, open_test_split
+from neurolm.eeg.shards import Store, WindowIndex, open_test_split
 from neurolm.evaluation.details import details
+from neurolm.evaluation.perplexity import LANGUAGE
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import score
 from neurolm.reports.evaluation_page import write_evaluation_page
 from neurolm.reports.results import write_results
+from neurolm.text.asked import count_left_out
+from neurolm.text.task import Task
+from neurolm.text.wording import option_orders_of
 from neurolm.tracking.code import git_commit
 from neurolm.training.assembly import load_neurolm
 from neurolm.training.leakage import allowed_reason, check_leakage
@@ -36,6 +41,8 @@ class EvaluateRun(Step):
     """Windows in one forward pass."""
     released_protocol: bool = False
     """Also let the model write answers and read them as the released code does; that takes about four times as long."""
+    option_orders: Annotated[int, Field(gt=0)] = 1
+    """Orders of a lettered task's options over which probabilities are averaged; 1: the task's own order alone."""
 
     @property
     def model_folder(self) -> Path:
@@ -79,6 +86,7 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         batch_size=run.batch_size,
         device=torch.device(device),
         released_protocol=run.released_protocol,
+        option_orders=run.option_orders,
     )
     folder = run.out / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,5 +105,23 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         test_openings=opening.count,
         leakage=leakage,
         details={name: details(predictions) for name, predictions in found.items()},
+        asked={name: _how_asked(run, task.task, index) for name, task in tasks.items()},
+        language=_language(values["trained"]),
     )
     return Evaluation(results, path, write_evaluation_page(run.out / "evaluation.html", results, found))
+
+
+def _how_asked(run: EvaluateRun, task: Task, index: WindowIndex) -> dict[str, Any]:
+    """What differs from asking every window once in the task's own words; nothing where nothing does."""
+    orders, left_out = len(option_orders_of(task, run.option_orders)), count_left_out(index, task)
+    return ({"option_orders": orders} if orders > 1 else {}) | ({"left_out": left_out} if left_out else {})
+
+
+def _language(trained: Mapping[str, Any]) -> dict[str, dict[str, float]] | None:
+    """The loss of held-out text before the model's last stage and after; None where it was not measured."""
+    measured = {"before": trained.get("language_before", {}), "after": trained["validation"]}
+    found = {
+        when: {name.removeprefix(LANGUAGE): value for name, value in values.items() if name.startswith(LANGUAGE)}
+        for when, values in measured.items()
+    }
+    return found if all(found.values()) else None

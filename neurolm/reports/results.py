@@ -28,6 +28,8 @@ def write_results(
     test_openings: int,
     leakage: Mapping[str, Any] | None = None,
     details: Mapping[str, TaskDetails] | None = None,
+    asked: Mapping[str, Mapping[str, Any]] | None = None,
+    language: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Write ``results.json``, whole or not at all, and return what it holds.
 
@@ -41,11 +43,14 @@ def write_results(
         test_openings: how often the test split of this data was opened so far, whatever the output folder.
         leakage: the reason for which training on test subjects or signals was allowed, and how many there were.
         details: instruction name to what stands behind its score; its fields follow the score's.
+        asked: instruction name to how it was asked, where not every window once in the task's own words.
+        language: loss of held-out text before instruction tuning and after; None where it was not measured.
     """
     results = {
         "schema": SCHEMA_VERSION,
         "tasks": {
-            name: result.as_dict() | (details[name].as_dict() if details else {}) for name, result in tasks.items()
+            name: result.as_dict() | (details[name].as_dict() if details else {}) | dict((asked or {}).get(name, {}))
+            for name, result in tasks.items()
         },
         "config_digest": config_digest,
         "data_digest": data_digest,
@@ -54,6 +59,8 @@ def write_results(
         "test_openings": test_openings,
         "leakage": dict(leakage) if leakage else None,
     }
+    if language is not None:
+        results["language"] = {when: dict(values) for when, values in language.items()}
     save_results(path, results)
     return results
 
@@ -140,6 +147,18 @@ def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
         notes.append(f"The test split of this data has been opened {times} so far.")
     elif splits & set(OPENED):
         notes.append(f"Every subject is a test subject here; their windows have been opened {times} so far.")
+    for name, task in results["tasks"].items():
+        if left_out := task.get("left_out"):
+            told = ", ".join(f"{label} ({number})" for label, number in left_out.items())
+            notes.append(f"{name}: windows left out by their label: {told}.")
+        if orders := task.get("option_orders"):
+            notes.append(f"{name}: probabilities are means over {orders} orders of the options.")
+    if language := results.get("language"):
+        before, after = language["before"], language["after"]
+        notes.append(
+            f"Held-out text before instruction tuning and after: perplexity {before['perplexity']:.4g} and "
+            f"{after['perplexity']:.4g}, nats a byte {before['nats_per_byte']:.3f} and {after['nats_per_byte']:.3f}."
+        )
     notes.append("Scores are per window: balanced accuracy with its interval over subjects, weighted F1.")
     return notes
 

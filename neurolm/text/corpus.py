@@ -44,6 +44,9 @@ class CorpusConfig:
     """A UTF-8 text file; a line ``<|endoftext|>`` separates documents. None: prose of installed packages."""
     val_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Part of the ids, at the end of the text, that is kept for validation."""
+    held_out_crops: int | None = Field(default=None, ge=0)
+    """Crops of the validation part on which stages 2 and 3 measure the language before and after; null: 16 where the
+    run reads text, else none."""
 
 
 class TextCorpus:
@@ -52,6 +55,7 @@ class TextCorpus:
     def __init__(self, settings: CorpusConfig, code: TextCode) -> None:
         """Read and encode the text of a config. Raises CorpusError."""
         ids = _package_ids(code) if settings.path is None else encode_documents(read_documents(settings.path), code)
+        self._code = code
         num_train = len(ids) - max(1, int(len(ids) * settings.val_fraction))
         self.ids: dict[str, UInt[np.ndarray, " ids"]] = {"train": ids[:num_train], "val": ids[num_train:]}
 
@@ -80,6 +84,21 @@ class TextCorpus:
         randomness = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, step, batch_size, length])))
         starts = randomness.integers(0, len(ids) - length, size=batch_size)
         return ids[starts[:, None] + np.arange(length + 1)].astype(np.int64)
+
+    def held_out(self, num_crops: int, length: int) -> tuple[Int64[np.ndarray, "crops length_and_one"], int]:
+        """The first crops of the validation part, one after another, and the bytes of UTF-8 that they have to predict.
+
+        There are fewer crops, or one shorter crop, where that part is short. Ends of text are predicted and have no
+        bytes. Raises CorpusError where there is nothing to predict.
+        """
+        ids = self.ids["val"]
+        length = min(length, len(ids) - 1)
+        if length < 1:
+            raise CorpusError(f"the val part of the text has {len(ids)} ids; give a longer text, or held_out_crops: 0")
+        number = min(num_crops, (len(ids) - 1) // length)
+        crops = ids[length * np.arange(number)[:, None] + np.arange(length + 1)].astype(np.int64)
+        predicted = [one for one in ids[1 : number * length + 1].tolist() if one != self._code.end_of_text]
+        return crops, max(1, len(self._code.decode(predicted).encode()))
 
 
 def read_documents(path: Path) -> list[str]:

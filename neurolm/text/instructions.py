@@ -6,55 +6,13 @@ ends one in the model's text code (GPT-2, as released: a lone space and the end 
 """
 
 import difflib
-import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import Field
-
-from neurolm.config import UserError, config
 from neurolm.text.code import TextCode
+from neurolm.text.task import Task, TaskError, Wording, refuse_unusable
 
-
-class TaskError(UserError):
-    """A task that cannot be asked or answered as it stands; the message names the task."""
-
-
-@config
-class Task:
-    """One question asked of every window of one data set."""
-
-    name: str = ""
-    """Key of the task in configs and results; a task of your own has it from its place in ``own_tasks``."""
-    data_set: str
-    """Name of the data set whose windows are asked."""
-    question: str
-    """The question itself, with its question mark."""
-    answers: dict[str, str] = Field(min_length=2, max_length=len(string.ascii_uppercase))
-    """Wording of the answer for each label, in the order of the classes."""
-    lettered: bool = False
-    """List the wordings as options (A), (B), ... and answer with the letter."""
-    positive: str | None = None
-    """Label that counts as positive in AUROC and AUC-PR; only with two labels."""
-    num_prompt_targets: int = Field(default=0, ge=0)
-    """How many ids at the end of the prompt carry loss too; the released code has one in HMC and TUEV."""
-
-    @property
-    def prompt(self) -> str:
-        """All text before the answer."""
-        if not self.lettered:
-            return f"Question: {self.question} Answer:"
-        options = " ".join(
-            f"({letter}) {wording}."
-            for letter, wording in zip(string.ascii_uppercase, self.answers.values(), strict=False)
-        )
-        return f"Question: {self.question} Options: {options} Answer: ("
-
-    def answer(self, label: str) -> str:
-        """The text that follows the prompt for a label."""
-        if self.lettered:
-            return f"{string.ascii_uppercase[list(self.answers).index(label)]})"
-        return f" {self.answers[label]}"
+__all__ = ["TASKS", "EncodedTask", "Task", "TaskError", "TrainingText", "chosen_tasks", "encode_task"]
 
 
 @dataclass(frozen=True)
@@ -93,14 +51,34 @@ class EncodedTask:
         """Index of the positive class, None where no class is declared positive."""
         return None if self.task.positive is None else self.labels.index(self.task.positive)
 
+    @property
+    def longest_text(self) -> int:
+        """Most ids that follow the EEG tokens of a window, in any of the task's wordings."""
+        prompts = [self.worded(Wording(place)).prompt_ids for place in range(len(self.task.questions))]
+        return max(map(len, prompts)) + max(map(len, self.answers)) + len(self.code.answer_end)
+
+    def asks(self, data_set: str, label: str | None) -> bool:
+        """Whether a window of this data set and label is asked; not where the label's meaning is to leave it out."""
+        return data_set == self.task.data_set and label not in self.task.left_out
+
     def class_index(self, label: str | None) -> int:
-        """The class of a window's label. Raises TaskError for a label that the task has no answer for."""
-        if label not in self.labels:
+        """The class that a window's label means. Raises TaskError for a label that the task has no answer for."""
+        meaning = self.task.meaning(label)
+        if meaning not in self.labels:
             raise TaskError(
                 f"task {self.name}: a window of {self.task.data_set} is labelled {label!r}, but the task has answers "
-                f"for {', '.join(self.labels)}; add the label to the task's answers or leave those windows out"
+                f"for {', '.join(self.labels)}; add the label to the task's answers or say in its label_map what it "
+                "means (null leaves such windows out)"
             )
-        return self.labels.index(label)
+        return self.labels.index(meaning)
+
+    def worded(self, wording: Wording) -> "EncodedTask":
+        """The same task in other words: other ids of prompt and answers, the same classes."""
+        if wording == Wording():
+            return self
+        prompt = self.code.encode(self.task.prompt_in(wording))
+        answers = tuple(tuple(self.code.encode(self.task.answer(label, wording))) for label in self.labels)
+        return replace(self, prompt_ids=(self.code.sep, *prompt), answers=answers)
 
     def training_text(self, class_index: int) -> TrainingText:
         """What stage 3 reads after the EEG tokens of a window of this class."""
@@ -111,26 +89,10 @@ class EncodedTask:
 
 def encode_task(task: Task, code: TextCode) -> EncodedTask:
     """A task's ids, checked so that each answer can be told from the others by its ids. Raises TaskError."""
-    prompt = code.encode(task.prompt)
-    if task.positive is not None and (len(task.answers) != 2 or task.positive not in task.answers):
-        raise TaskError(
-            f"task {task.name}: positive is {task.positive!r}; expected one of two labels, found the labels "
-            f"{', '.join(task.answers)}"
-        )
-    if task.num_prompt_targets > len(prompt):
-        raise TaskError(
-            f"task {task.name}: num_prompt_targets is {task.num_prompt_targets}, the prompt has {len(prompt)} ids"
-        )
-    answers: dict[str, tuple[int, ...]] = {}
-    for label in task.answers:
-        text = task.answer(label)
-        ids = code.encode(text)
-        if not text.strip() or code.encode(task.prompt + text) != prompt + ids:
-            raise TaskError(
-                f"task {task.name}: the answer {text!r} of label {label!r} is empty or is written with other ids after "
-                f"the prompt than alone; reword it"
-            )
-        answers[label] = tuple(ids)
+    refuse_unusable(task)
+    for place in range(len(task.questions)):
+        _refuse_prompt(task, Wording(place), code)
+    answers = {label: tuple(code.encode(task.answer(label))) for label in task.answers}
     for label, ids_of_label in answers.items():
         for other, ids_of_other in answers.items():
             if label != other and ids_of_other[: len(ids_of_label)] == ids_of_label:
@@ -138,7 +100,24 @@ def encode_task(task: Task, code: TextCode) -> EncodedTask:
                     f"task {task.name}: the answer {task.answer(label)!r} of label {label!r} is the beginning of "
                     f"{task.answer(other)!r} of label {other!r}, so the two cannot be told apart; reword one"
                 )
+    prompt = code.encode(task.prompt)
     return EncodedTask(task=task, prompt_ids=(code.sep, *prompt), answers=tuple(answers.values()), code=code)
+
+
+def _refuse_prompt(task: Task, wording: Wording, code: TextCode) -> None:
+    """Answers must be written after a prompt with the ids that they have alone; options end before it. Raises."""
+    prompt = code.encode(task.prompt_in(wording))
+    if task.num_prompt_targets > len(prompt):
+        raise TaskError(
+            f"task {task.name}: num_prompt_targets is {task.num_prompt_targets}, the prompt has {len(prompt)} ids"
+        )
+    for label in task.answers:
+        text = task.answer(label, wording)
+        if not text.strip() or code.encode(task.prompt_in(wording) + text) != prompt + code.encode(text):
+            raise TaskError(
+                f"task {task.name}: the answer {text!r} of label {label!r} is empty or is written with other ids after "
+                f"the prompt than alone; reword it"
+            )
 
 
 _WORKLOAD_QUESTION = "Is this EEG segment of high workload?"

@@ -20,22 +20,24 @@ from neurolm.models.codebook_health import codebook_health
 from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.sequences import Batch, collate, no_windows
+from neurolm.text.asked import labels_left_out
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.code import TextCode
 from neurolm.text.corpus import TextCorpus
-from neurolm.text.instructions import EncodedTask, chosen_tasks
+from neurolm.text.instructions import EncodedTask, encode_task
 from neurolm.text.own_code import own_code
 from neurolm.training.batches import Batcher
 from neurolm.training.checkpoint import ModelFolder, load_model, load_weights
 from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
+from neurolm.training.language import LanguageCheck
 from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
 from neurolm.training.model_export import TEXT_CODE, ModelDescription, describe
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun
 from neurolm.training.stage import Stage
-from neurolm.training.tasks import encoded_tasks, refuse_unanswerable
+from neurolm.training.tasks import refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
 from neurolm.training.validation_sample import validation_sample
 
@@ -49,9 +51,13 @@ class Assembly:
     windows: WindowSource
     """What windows are read from: the store, or its EEG tokens."""
     order: GlobalOrder
+    readings: dict[str, str]
+    """By data set how often the run reads its windows, in words; empty where each comes once an epoch."""
     batcher: Batcher
     schedule: Schedule
     validate: Validate
+    language: LanguageCheck
+    """How well the language model knows its language now; part of every validation of stages 2 and 3."""
     describe: Callable[[Mapping[str, float], Mapping[str, Any]], ModelDescription]
     """The model that is trained, with the validation metrics of its weights and what else to say of the training."""
 
@@ -74,21 +80,25 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     if isinstance(windows, TokenStore):
         assert isinstance(stage, PretrainStage | InstructStage)
         stage.no_windows = no_windows(stage.no_windows.task, stage.model.tokenizer.config.hidden_size)
-    if not run.batch.text_size:
+    if not run.batch.num_crops:
         stage.without_text()
     stage.precision = run.precision
     stage.passes_with = context if run.engine.partitions_weights else None
     _accelerate(run, stage, context)
-    validation = windows_of(store, "val", plan.data_sets)
+    validation = plan.windows(store, "val")
     if isinstance(stage, InstructStage):
-        for index in (windows_of(store, "train", plan.data_sets), validation):
-            refuse_unanswerable(index, tasks, stage.model.context)
+        for split in ("train", "val"):
+            refuse_unanswerable(windows_of(store, split, plan.data_sets), tasks, stage.model.context, split)
+    model = stage.model if isinstance(stage, PretrainStage | InstructStage) else None
+    num_held_out = run.held_out_crops if model is not None else 0
+    corpus = TextCorpus(run.corpus, code) if run.batch.num_crops or num_held_out else None
+    language = LanguageCheck(model, corpus, num_held_out, run.batch.text_length)
     batcher = Batcher(
         run.batch,
-        corpus=TextCorpus(run.corpus, code) if run.batch.text_size else None,
+        corpus=corpus,
         tasks=tasks or None,
         seed=run.seed,
-        strata=tuple(tasks) or _data_sets(windows_of(store, "train", plan.data_sets)),
+        strata=tuple(tasks) or _data_sets(plan.windows(store, "train")),
         rank=context.rank,
         world_size=context.world_size,
     )
@@ -110,6 +120,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
             whole = validate_on(run, stage, windows, validation, tasks, context)
             metrics |= {f"all/{name}": value for name, value in whole.items()}
             metrics["all/windows"] = float(len(validation))
+        metrics |= language()
         stage.settle()
         return metrics
 
@@ -118,20 +129,26 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         store=store,
         windows=windows,
         order=order,
+        readings={} if plan.reads_all_alike else {name: str(one) for name, one in plan.readings(store).items()},
         batcher=batcher,
         schedule=_schedule(run, plan.total_steps(order)),
         validate=validate,
+        language=language,
         describe=lambda metrics, notes: describe(run, stage, store, metrics, notes),
     )
 
 
 def reading_plan(run: TrainingRun) -> ReadingPlan:
     """Which windows a run trains on and in which order."""
-    data_sets = None
+    data_sets: tuple[str, ...] | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    mixture = run.mixture
     if isinstance(run, InstructRun):
-        data_sets = tuple(sorted({task.data_set for task in chosen_tasks(run.tasks, run.own_tasks)}))
+        data_sets = tuple(sorted({task.data_set for task in run.asked_tasks}))
+        left_out = labels_left_out(run.asked_tasks)
+        mixture = mixture.by_data_set({task.name: task.data_set for task in run.asked_tasks})
     return ReadingPlan(
-        run.training_store, data_sets, run.batch.size, run.epochs, run.seed, run.mixture, run.training_tokens
+        run.training_store, data_sets, run.batch.size, run.epochs, run.seed, mixture, run.training_tokens, left_out
     )
 
 
@@ -184,11 +201,11 @@ def _build_stage(run: TrainingRun) -> tuple[Stage, dict[str, EncodedTask], TextC
         load_weights(model.tokenizer, saved.tensors, leave_out="decoders.")
         return PretrainStage(model, run.losses), {}, model.text_code
     assert isinstance(run, InstructRun)
-    chosen_tasks(run.tasks, run.own_tasks)  # before a large model is read
+    asked = run.asked_tasks  # before a large model is read
     model, _ = load_neurolm(run.pretrained_folder, run.switches)
     if run.lora is not None:
         model.language_model.adapt(run.lora)
-    tasks = encoded_tasks(run.tasks, run.own_tasks, model.text_code)
+    tasks = {task.name: encode_task(task, model.text_code) for task in asked}
     return InstructStage(model, tasks, run.losses), tasks, model.text_code
 
 
@@ -326,6 +343,9 @@ def _validate_answers(
         metrics[f"{name}/invalid_answer_rate"] = result.invalid_answer_rate
         if result.auroc is not None:
             metrics[f"{name}/auroc"] = result.auroc
-        chosen = getattr(result, run.selection)
+        metric = tasks[name].task.metric or run.selection
+        chosen = getattr(result, metric)
+        if chosen is not None:
+            metrics[f"{name}/{metric}"] = chosen
         scores.append(result.balanced_accuracy if chosen is None else chosen)
     return metrics | {"score": float(np.mean(scores))}

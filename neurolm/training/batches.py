@@ -4,6 +4,7 @@ Windows arrive as `StepWindows`, from the store by index (`neurolm.eeg.reading`)
 that `neurolm.eeg.order.GlobalOrder` computes, so a run reads the same windows at a step on any number of workers.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,16 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neurolm.config import config
 from neurolm.eeg.order import worker_slice
 from neurolm.eeg.reading import StepWindows
 from neurolm.eeg.shards import StoredWindow
-from neurolm.sequences import Batch, collate
+from neurolm.sequences import Batch, Worded, collate
 from neurolm.text.corpus import TextCorpus
 from neurolm.text.instructions import EncodedTask
+from neurolm.text.wording import WordingDraw
 
 
 @config
@@ -30,10 +32,23 @@ class BatchConfig:
     """Windows in a global batch."""
     text_size: Annotated[int, Field(ge=0)] = 0
     """Text crops in a global batch; 0 trains without text."""
+    text_ratio: Annotated[float, Field(ge=0)] | None = None
+    """Text crops for each window instead, rounded: with ``size`` 64, 0.25 is 16 crops; null: ``text_size`` says."""
     text_length: Annotated[int, Field(gt=1)] = 1024
     """Byte-pair tokens in a text crop."""
     micro_size: Annotated[int, Field(gt=0)] | None = None
     """Most windows in one forward pass of a worker; null: the whole share. Accumulation follows from it."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "BatchConfig":
+        if self.text_ratio is not None and self.text_size:
+            raise ValueError("text_size and text_ratio are two rules for the same number; set text_size to 0")
+        return self
+
+    @property
+    def num_crops(self) -> int:
+        """Text crops in a global batch."""
+        return self.text_size if self.text_ratio is None else round(self.text_ratio * self.size)
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,13 @@ class StepBatch:
     places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Their places in the global batch."""
     tasks: Mapping[str, EncodedTask] | None = None
+    worded: Worded | None = None
+    """How the windows are asked; None: in the tasks' own words."""
 
     def alone(self, number: int) -> Batch:
         """A batch of one of the windows, without text."""
         chosen = slice(number, number + 1)
-        return collate(self.windows[chosen], self.places[chosen], text=None, tasks=self.tasks)
+        return collate(self.windows[chosen], self.places[chosen], text=None, tasks=self.tasks, worded=self.worded)
 
     @property
     def window_digest(self) -> int:
@@ -82,8 +99,9 @@ class Batcher:
         world_size: int = 1,
     ) -> None:
         self._sizes = sizes
-        self._corpus = corpus if sizes.text_size else None
+        self._corpus = corpus if sizes.num_crops else None
         self._tasks = tasks
+        self._wordings = WordingDraw(seed)
         self._seed = seed
         self._strata = strata
         self._rank = rank
@@ -100,8 +118,9 @@ class Batcher:
         number = self.num_micro_batches
         texts: Sequence[np.ndarray | None] = [None] * number
         if self._corpus is not None:
-            text = self._corpus.batch(part.step, self._sizes.text_size, self._sizes.text_length, self._seed)
+            text = self._corpus.batch(part.step, self._sizes.num_crops, self._sizes.text_length, self._seed)
             texts = np.array_split(worker_slice(text, self._rank, self._world_size), number)
+        worded = functools.partial(self._wordings, part.step)
         places = np.array_split(np.arange(len(part.windows)), number)
         batches = tuple(
             collate(
@@ -110,6 +129,7 @@ class Batcher:
                 text=piece,
                 tasks=self._tasks,
                 strata=self._strata,
+                worded=worded,
             )
             for chosen, piece in zip(places, texts, strict=True)
         )
@@ -117,4 +137,4 @@ class Batcher:
         for batch in batches:
             for name, count in batch.counts.items():
                 counts[name] = counts.get(name, 0) + count
-        return StepBatch(part.step, batches, counts, len(part.windows), part.windows, part.places, self._tasks)
+        return StepBatch(part.step, batches, counts, len(part.windows), part.windows, part.places, self._tasks, worded)

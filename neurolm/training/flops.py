@@ -122,7 +122,7 @@ def _one_window(group: WindowGroup) -> WindowGroup:
     time_index = torch.zeros_like(group.time_index)
     num_targets = group.num_answer_targets // len(group)
     row = replace(_first_row(group), stratum=None, windows_by_stratum=())
-    return replace(row, time_index=time_index, tokens=tokens, num_answer_targets=num_targets)
+    return replace(row, time_index=time_index, tokens=tokens, num_answer_targets=num_targets, texts=None)
 
 
 def _first_row(part: T) -> T:

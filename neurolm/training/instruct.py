@@ -6,18 +6,17 @@ starts them as released.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
 from neurolm.config import config
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
-from neurolm.sequences import Batch, WindowGroup, eeg_features, no_windows
+from neurolm.sequences import AnswerTexts, Batch, WindowGroup, eeg_features, no_windows
 from neurolm.text.instructions import EncodedTask
 from neurolm.training.shares import share, text_loss_sum, zeros_by_stratum, zeros_like_loss
 from neurolm.training.stage import Stage
@@ -36,27 +35,8 @@ class InstructLossConfig:
     """
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of each answer token's target that is spread over all classes."""
-
-
-@dataclass(frozen=True)
-class ClassTexts:
-    """The texts of a task's classes in one table; shorter ones go on with ends of text, without loss."""
-
-    ids: Int64[Tensor, "classes length"]
-    is_target: Bool[Tensor, "classes length"]
-    num_prompt: int
-    """Ids before the answer, the same for every class."""
-
-    @classmethod
-    def of(cls, task: EncodedTask) -> "ClassTexts":
-        """The table of a task."""
-        texts = [task.training_text(one) for one in range(len(task.labels))]
-        shape = len(texts), max(len(text.ids) for text in texts)
-        ids, is_target = torch.full(shape, task.code.end_of_text), torch.zeros(shape, dtype=torch.bool)
-        for row, text in enumerate(texts):
-            ids[row, : len(text.ids)] = torch.tensor(text.ids)
-            is_target[row, : len(text.ids)] = torch.tensor(text.is_target)
-        return cls(ids, is_target, len(task.prompt_ids))
+    task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """What a task's part of the answers' losses is multiplied by: ``{hmc: 0.5}``; 1 for tasks that are not named."""
 
 
 class AnswerStates(NamedTuple):
@@ -79,7 +59,7 @@ class InstructStage(Stage):
         super().__init__()
         self.model = model
         self.losses = losses
-        self._texts = {name: ClassTexts.of(task) for name, task in tasks.items()}
+        self._texts = {name: AnswerTexts.of_classes(task) for name, task in tasks.items()}
         self.no_windows = no_windows(next(iter(tasks), None))
 
     def exact_parts(self) -> Sequence[nn.Module]:
@@ -89,20 +69,23 @@ class InstructStage(Stage):
     def loss_shares(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Shares of ``loss``, ``answer_loss``, ``answer_accuracy`` (of tokens) and, if used, of the others."""
         sums = {"answer_loss": zeros_like_loss(self), "answer_accuracy": zeros_like_loss(self)}
-        pooled_sum, by_task = zeros_like_loss(self), zeros_by_stratum(self, batch)
+        weighted_sum, pooled_sum, by_task = zeros_like_loss(self), zeros_like_loss(self), zeros_by_stratum(self, batch)
         smoothing = self.losses.label_smoothing
         text_start = batch.text_start(self.model.config.text_start)
         for group in batch.groups:
             states = self.answer_states(group, text_start)
             loss = self.model.cross_entropy(states.before_targets, states.targets, smoothing)
+            weight = self.losses.task_weights.get(group.task or "", 1.0)
             sums["answer_loss"] = sums["answer_loss"] + loss.total
+            weighted_sum = weighted_sum + weight * loss.total
             sums["answer_accuracy"] = sums["answer_accuracy"] + loss.num_correct
             if group.stratum is not None:  # all windows of a group are asked one task
                 by_task = by_task.index_add(0, group.stratum[:1], loss.total.detach()[None])
             if self.losses.pooled_weight:
-                pooled_sum = pooled_sum + self.model.cross_entropy(states.pooled, states.first_answer, smoothing).total
+                pooled = self.model.cross_entropy(states.pooled, states.first_answer, smoothing).total
+                pooled_sum = pooled_sum + weight * pooled
         shares = {name: share(value, totals, "answer_targets") for name, value in sums.items()}
-        total = shares["answer_loss"]
+        total = share(weighted_sum, totals, "answer_targets")
         if self.losses.pooled_weight:
             shares["pooled_loss"] = share(pooled_sum, totals, "windows")
             total = total + self.losses.pooled_weight * shares["pooled_loss"]
@@ -115,15 +98,13 @@ class InstructStage(Stage):
     def answer_states(self, group: WindowGroup, text_start: int | None = None) -> AnswerStates:
         """What the group's windows and questions become, and what they should predict."""
         assert group.task is not None and group.label is not None, "windows of stage 3 are collated with their tasks"
-        texts = self._texts[group.task]
-        label = group.label
-        ids = texts.ids.to(label.device)[label]
-        is_target = texts.is_target.to(label.device)[label][:, 1:]  # predicted one token before
-        read, next_ids = ids[:, :-1], ids[:, 1:]
+        texts = self._texts[group.task].rows(group.label) if group.texts is None else group.texts
+        is_target = texts.is_target[:, 1:]  # predicted one token before
+        read, next_ids = texts.ids[:, :-1], texts.ids[:, 1:]
         eeg = self.model.embed_eeg(eeg_features(self.model, group), group.channel_index)
         embeddings = torch.cat([eeg, self.model.embed_text(read)], dim=1)
         num_text = read.shape[1]
-        positions = eeg_text_positions(group.time_index, num_text, text_start).expand(len(label), -1)
+        positions = eeg_text_positions(group.time_index, num_text, text_start).expand(len(group.label), -1)
         hidden = self.model.hidden(embeddings, positions, eeg_text_mask(group.time_index, num_text))
         # How many there are was counted when the batch was made, so the device need not be asked.
         places = torch.nonzero_static(is_target.flatten(), size=group.num_answer_targets)[:, 0]
@@ -131,5 +112,5 @@ class InstructStage(Stage):
             before_targets=hidden[:, -num_text:].flatten(0, 1)[places],
             targets=next_ids.flatten()[places],
             pooled=hidden[:, :-num_text].mean(1),
-            first_answer=ids[:, texts.num_prompt],
+            first_answer=texts.ids[:, texts.num_prompt],
         )

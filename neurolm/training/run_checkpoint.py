@@ -58,8 +58,9 @@ class Part:
     """Digests of settings, data and earlier model."""
     best: dict[str, float]
     """Metrics of the weights in the run's model folder."""
-    history: dict[str, list[Any]] = field(default_factory=dict)
-    """What a person should know of the run's past: steps that were left out, settings that were changed."""
+    history: dict[str, Any] = field(default_factory=dict)
+    """What a person should know of the run's past: steps that were left out, settings that were changed, how well it
+    knew the language before its first step."""
 
     def write(self, folder: Path) -> None:
         """Put it beside the engine's files."""

@@ -15,7 +15,8 @@ from neurolm.models.lora import LoraConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.text.corpus import CorpusConfig
-from neurolm.text.instructions import Task
+from neurolm.text.instructions import Task, chosen_tasks
+from neurolm.text.task import TaskSettings
 from neurolm.tracking import TrackingConfig
 from neurolm.training.batches import BatchConfig
 from neurolm.training.checkpoint_policy import CheckpointsConfig, ResumeConfig
@@ -30,6 +31,9 @@ from neurolm.training.profiling import ProfileConfig
 from neurolm.training.stage import Precision
 from neurolm.training.survival import SurvivalConfig
 from neurolm.training.tokenizer import TokenizerLossConfig
+
+HELD_OUT_CROPS = 16
+"""Crops of held-out text that a run which reads text measures its language on."""
 
 Attention = Literal["sdpa", "flex"]
 """Torch's scaled dot product attention with a mask, or its FlexAttention."""
@@ -148,6 +152,13 @@ class TrainingRun(Step):
         return {}
 
     @property
+    def held_out_crops(self) -> int:
+        """Crops of held-out text on which stages 2 and 3 measure the language."""
+        if self.corpus.held_out_crops is not None:
+            return self.corpus.held_out_crops
+        return HELD_OUT_CROPS if self.batch.num_crops else 0
+
+    @property
     def training_store(self) -> Path:
         """The store this stage learns from."""
         return self.pretraining_store if self._reads_pretraining_store else self.store
@@ -248,6 +259,8 @@ class InstructRun(TrainingRun):
     """Tasks of your own by name, for ``tasks`` to choose from beside those that neurolm defines."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Replaces the pretrained model's ``language_model.dropout``; null keeps it."""
+    task_settings: dict[str, TaskSettings] = Field(default_factory=dict)
+    """How this run asks and judges some of its tasks: ``{hmc: {shuffle_options: true, metric: cohen_kappa}}``."""
     attention: Attention = "sdpa"
     """How the language model computes attention: sdpa everywhere, or on GPUs flex, which skips masked blocks."""
     lora: LoraConfig | None = None
@@ -255,7 +268,11 @@ class InstructRun(TrainingRun):
     losses: InstructLossConfig = Field(default_factory=InstructLossConfig)
     """Weights of answer and text losses."""
     selection: Literal["auroc", "balanced_accuracy"] = "balanced_accuracy"
-    """Validation metric, averaged over tasks, that chooses the checkpoint and ranks the trials of a sweep."""
+    """Validation metric, averaged over tasks, that chooses the checkpoint and ranks the trials of a sweep.
+
+    A task with a ``metric`` of its own is judged by that.
+    """
+
     keep: Keep = "best"
     """Which weights are kept: of the best mean of ``selection`` over tasks, of the last validation (final), or of the
     best mean rank over tasks (ranks), which counts every task alike; then the folder ``pareto`` of the run has the
@@ -269,6 +286,22 @@ class InstructRun(TrainingRun):
             raise ValueError("patience waits for better weights, and keep: final takes the last; leave one of them out")
         return self
 
+    @model_validator(mode="after")
+    def _settings_are_of_tasks(self) -> "InstructRun":
+        for setting, names in (
+            ("task_settings", self.task_settings),
+            ("losses.task_weights", self.losses.task_weights),
+        ):
+            if unknown := sorted(set(names) - set(self.tasks)):
+                raise ValueError(f"{setting}: {', '.join(unknown)} not among the run's tasks, {', '.join(self.tasks)}")
+        return self
+
+    @property
+    def asked_tasks(self) -> list[Task]:
+        """The run's tasks as it asks them. Raises TaskError where nobody defined one."""
+        tasks = chosen_tasks(self.tasks, self.own_tasks)
+        return [self.task_settings[task.name].of(task) if task.name in self.task_settings else task for task in tasks]
+
     @property
     def pretrained_folder(self) -> Path:
         """The model folder of stage 2."""
@@ -280,9 +313,11 @@ class InstructRun(TrainingRun):
         return self.pretrained_folder
 
     def task_scores(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Of validation metrics, each task's ``selection``, or its balanced accuracy where that is not defined."""
+        """Of validation metrics, each task's own ``metric`` or ``selection``; balanced accuracy where that is undefined."""
+        names = {task.name: task.metric or self.selection for task in self.asked_tasks}
         return {
-            task: metrics.get(f"{task}/{self.selection}", metrics[f"{task}/balanced_accuracy"]) for task in self.tasks
+            task: metrics.get(f"{task}/{metric}", metrics[f"{task}/balanced_accuracy"])
+            for task, metric in names.items()
         }
 
     @property
@@ -311,8 +346,8 @@ def load_run(path: str | Path, overrides: dict[str, Any] | None = None) -> Train
 def training_digest(run: TrainingRun) -> str:
     """A digest of every setting that the trained weights depend on; a run id may only be resumed with the same.
 
-    ``workers`` is none of them, since a step is the same on any number, to rounding; nor ``not_finite``, which matters
-    only where a run would have ended; what it left out is on record.
+    ``workers`` is none of them, since a step is the same on any number, to rounding; nor what only measures; nor
+    ``not_finite``, which matters only where a run would have ended; what it left out is on record.
     """
     values = as_dict(run)
     own = "out", "tracking", "resources", "profile", "budget", "run_id", "sweep", "workers", "min_workers", "survival"
@@ -328,6 +363,7 @@ def training_digest(run: TrainingRun) -> str:
         "allow_leakage",
     ):
         values["data"].pop(name)
+    values["corpus"].pop("held_out_crops")
     if run.training_tokens is None:
         values["data"].pop("tokens")
     values["data"]["pretraining_root"] = run.has_pretraining_data

@@ -9,6 +9,7 @@ import numpy as np
 from neurolm.config import build
 from neurolm.eeg.shards import WindowIndex
 from neurolm.sequences import PATCH_POINTS
+from neurolm.text.asked import count_left_out, windows_of_task
 from neurolm.text.code import TextCode
 from neurolm.text.instructions import EncodedTask, Task, TaskError, chosen_tasks, encode_task
 
@@ -30,30 +31,42 @@ def tasks_of_model(values: Mapping[str, Any], names: Iterable[str], code: TextCo
     return encoded_tasks(names, own_tasks_of_model(values), code)
 
 
-def refuse_unanswerable(index: WindowIndex, tasks: Mapping[str, EncodedTask], context: int) -> None:
+def refuse_unanswerable(
+    index: WindowIndex, tasks: Mapping[str, EncodedTask], context: int, split: str = "train"
+) -> None:
     """Find before training what would fail in the middle of it.
 
     Raises:
         TaskError: windows carry labels that a task has no answer for, or a window and its question together have more
-            positions than the language model. A class without any window is only logged.
+            positions than the language model. A class without any window, and windows that a task's label_map leaves
+            out, are only logged.
     """
     for name, task in tasks.items():
-        mine = index.take(index.data_set == task.task.data_set)
+        if left_out := count_left_out(index, task.task):
+            told = ", ".join(f"{label} ({count})" for label, count in left_out.items())
+            logger.info("task %s: %s windows left out by label_map: %s", name, split, told)
+        mine = windows_of_task(index, task.task)
         if not len(mine):
             continue
         found = {str(label): int(np.sum(mine.label == label)) for label in set(mine.label)}
-        if unknown := sorted(set(found) - set(task.labels)):
+        if unknown := sorted(label for label in found if task.task.meaning(label) not in task.labels):
             told = ", ".join(f"{label} ({found[label]} windows)" for label in unknown)
             raise TaskError(
                 f"task {name}: no answer for the label {told} of data set {task.task.data_set}; its answers are for "
-                f"{', '.join(task.labels)}. Add the label to the task's answers, or leave those windows out"
+                f"{', '.join(task.labels)}. Add the label to the task's answers, or leave those windows out with "
+                f"label_map: {{{unknown[0]}: null}}"
             )
-        if missing := [label for label in task.labels if label not in found]:
-            logger.warning("task %s: no window of a split is labelled %s", name, ", ".join(missing))
-        num_seconds = int(mine.num_times.max()) // PATCH_POINTS
-        longest = max(len(task.training_text(place).ids) for place in range(len(task.labels)))
-        if num_seconds + longest > context:
-            raise TaskError(
-                f"task {name}: a window of {num_seconds} s and {longest} text tokens need {num_seconds + longest} "
-                f"positions, the language model has {context}; shorten the question or the windows"
-            )
+        meanings = {task.task.meaning(label) for label in found}
+        if missing := [label for label in task.labels if label not in meanings]:
+            logger.warning("task %s: no %s window is labelled %s", name, split, ", ".join(missing))
+        refuse_too_long(task, int(mine.num_times.max()) // PATCH_POINTS, context)
+
+
+def refuse_too_long(task: EncodedTask, num_seconds: int, context: int) -> None:
+    """A window of so many seconds, its question and its answer must have positions. Raises TaskError."""
+    longest = task.longest_text
+    if num_seconds + longest > context:
+        raise TaskError(
+            f"task {task.name}: a window of {num_seconds} s and {longest} text tokens need {num_seconds + longest} "
+            f"positions, the language model has {context}; shorten the question or the windows"
+        )

@@ -68,6 +68,7 @@ def run_worker(
         keeper = Keeper(run.folder, run.keep, run.patience, run.tasks, best)
     skipped: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
+    language_before: dict[str, float] = {}
     if resume_from is not None:
         part, news = _resume(run, assembly, engine, resume_from)
         best |= part.best
@@ -75,6 +76,11 @@ def run_worker(
         changed += part.history["changed"] + news
         if keeper is not None:
             keeper.resume(part.history.get("validations", []))
+        language_before |= part.history.get("language_before", {})
+    else:
+        assembly.stage.eval()
+        language_before |= assembly.language()
+        assembly.stage.settle()
     guard = NotFiniteGuard(run.not_finite, assembly.stage, engine, context, tracker, run.folder, skipped)
     if context.rank == 0:
         if best and not (run.folder / "model").is_dir():
@@ -82,14 +88,19 @@ def run_worker(
         shared = without_raw_places(run)
         (run.folder / "config.yaml").write_text(as_yaml(shared))
         settings = flatten(as_dict(shared)) | provenance(context) | {"data_digest": assembly.store.digest}
+        for name, words in assembly.readings.items():
+            logger.info("run %s reads of data set %s, in all its epochs, %s", run.name, name, words)
+            settings[f"readings.{name}"] = words
         tracker.params({name: value for name, value in settings.items() if value is not None})
+        if resume_from is None and language_before:
+            tracker.metrics(0, {f"before/{name}": value for name, value in language_before.items()})
         if reason := allowed_reason(run.data.allow_leakage, run.earlier_model):
             tracker.tags({"allow_leakage": reason})
         if changed:
             tracker.tags({"resumed_with_changed": json.dumps(changed)})
 
-    def history() -> dict[str, list[Any]]:
-        return {"skipped_steps": guard.skipped, "changed": changed}
+    def history() -> dict[str, Any]:
+        return {"skipped_steps": guard.skipped, "changed": changed, "language_before": language_before}
 
     def described(metrics: Mapping[str, float]) -> ModelDescription:
         return assembly.describe(metrics, {name: what for name, what in history().items() if what})

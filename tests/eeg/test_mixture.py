@@ -32,3 +32,12 @@ def test_no_data_set_is_left_out_in_silence() -> None:
     for values in ({"weights": {"tuab": 0}}, {"temperature": 0.5}, {"weights": {"tuab": 1}, "temperature": 2}):
         with pytest.raises(ConfigError):
             build(MixtureConfig, values, source="test")
+
+
+def test_a_task_stands_for_its_data_set_and_a_data_set_for_itself() -> None:
+    tasks = {"eyes": "clinic", "depth": "hmc", "stage": "hmc", "tuab": "tuab"}
+    by_task = MixtureConfig(weights={"eyes": 1, "depth": 2, "stage": 3, "tuab": 4})
+    assert by_task.by_data_set(tasks) == MixtureConfig(weights={"clinic": 1, "hmc": 5, "tuab": 4})
+    same = MixtureConfig(weights={"hmc": 1, "clinic": 2})
+    assert same.by_data_set(tasks) is same
+    assert MixtureConfig(weights={"eyes": 1}).by_data_set({"eyes": "clinic", "other": "eyes"}).weights == {"eyes": 1}

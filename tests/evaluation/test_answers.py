@@ -1,13 +1,15 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
-from neurolm.evaluation.answers import score_answers
+from neurolm.evaluation.answers import AnswerScores, score_answers, score_in_wordings
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import WindowGroup
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import EncodedTask, Task, encode_task
+from neurolm.text.wording import option_orders_of
 from tests.tiny import group_of, stored_window, tasks, tiny_neurolm
 
 UNEVEN = Task(
@@ -92,3 +94,35 @@ def test_an_eeg_code_is_no_answer() -> None:
     after = score_answers(model, group, task)
     assert torch.equal(before.log_likelihoods, after.log_likelihoods)
     assert float(after.log_likelihoods.exp().sum()) < 1
+
+
+@torch.no_grad()
+def test_probabilities_are_averaged_over_orders_of_the_options() -> None:
+    model, group, task = (
+        tiny_neurolm().eval(),
+        group_of([stored_window(2, 600, seed=s) for s in range(3)]),
+        tasks()["hmc"],
+    )
+    wordings = [task.worded(one) for one in option_orders_of(task.task, 7)]
+    each = [score_answers(model, group, one) for one in wordings]
+    expected = torch.stack([one.log_likelihoods.double().exp() for one in each])
+    expected = (expected / expected.sum(-1, keepdim=True)).mean(0)
+    found = score_in_wordings(model, group, wordings)
+    torch.testing.assert_close(found.log_likelihoods.exp(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.log_likelihoods.exp().sum(-1), torch.ones(3, dtype=torch.float64))
+    assert torch.equal(found.is_greedy, each[0].is_greedy)
+    one = score_in_wordings(model, group, [task])
+    assert torch.equal(one.log_likelihoods, each[0].log_likelihoods)
+
+
+def test_a_liking_for_letters_cancels_out_over_as_many_orders_as_there_are_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def likes(model: NeuroLM, group: WindowGroup, task: EncodedTask, text_start: int | None) -> AnswerScores:
+        letters = torch.tensor([float(answer[0]) for answer in task.answers])
+        return AnswerScores(-letters.expand(len(group), -1), torch.zeros(len(group), len(letters), dtype=torch.bool))
+
+    monkeypatch.setattr("neurolm.evaluation.answers.score_answers", likes)
+    task, group = tasks()["hmc"], group_of([stored_window(2, 600)])
+    found = score_in_wordings(tiny_neurolm(), group, [task.worded(one) for one in option_orders_of(task.task, 5)])
+    torch.testing.assert_close(found.log_likelihoods.exp(), torch.full((1, 5), 0.2, dtype=torch.float64))

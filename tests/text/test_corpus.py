@@ -54,6 +54,24 @@ def test_a_text_shorter_than_a_crop_is_refused(counting: TextCorpus) -> None:
         counting.batch(step=0, batch_size=1, length=100, seed=0, split="val")
 
 
+def test_held_out_crops_follow_one_another_and_their_bytes_are_counted(tmp_path: Path) -> None:
+    """Each crop predicts what comes after its first id; together that is one run of ids, read once."""
+    path = tmp_path / "mine.txt"
+    path.write_text("Ein Tag.<|endoftext|>" * 20 + "Größe und Maß.")
+    code = gpt2_bpe()
+    corpus = TextCorpus(CorpusConfig(path=path, val_fraction=0.5), code)
+    val = corpus.ids["val"].astype(int).tolist()
+    crops, num_bytes = corpus.held_out(3, 4)
+    assert crops.tolist() == [val[0:5], val[4:9], val[8:13]]
+    words = code.decode([one for one in val[1:13] if one != 50256])
+    assert num_bytes == len(words.encode())
+    everything, all_bytes = corpus.held_out(10**6, 4)
+    assert len(everything) == (len(val) - 1) // 4
+    assert "Größe" in code.decode(val) and all_bytes > num_bytes
+    (short,), _ = corpus.held_out(2, 10**6)
+    assert short.tolist() == val
+
+
 def test_documents_of_a_file_are_each_ended(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("Hello world\n<|endoftext|>\nHello world\n")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neurolm.config import ConfigError, build
 from neurolm.eeg.order import GlobalOrder
 from neurolm.eeg.reading import StepWindows, read_steps
 from neurolm.eeg.shards import Manifest, ShardWriter, Store, write_manifest
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.corpus import CorpusConfig, TextCorpus
+from neurolm.text.instructions import TASKS, encode_task
 from neurolm.training.batches import BatchConfig, Batcher
 from tests.tiny import mixed_windows, stored_window, tasks
 
@@ -117,3 +120,45 @@ def test_windows_of_one_shape_share_a_forward_pass() -> None:
     found = {(group.num_channels, group.num_seconds, group.task): group.position.tolist() for group in batch.groups}
     assert found == {(2, 2, "workload"): [0, 1, 3], (3, 2, "workload"): [2], (1, 3, "hmc"): [4, 5, 6]}
     assert all(group.signal.dtype == torch.float32 for group in batch.groups)
+
+
+def test_text_crops_can_be_a_ratio_of_the_windows() -> None:
+    assert BatchConfig(size=64, text_ratio=0.25).num_crops == 16
+    assert BatchConfig(size=3, text_ratio=0.5).num_crops == 2
+    assert BatchConfig(size=3, text_ratio=0).num_crops == BatchConfig(size=3).num_crops == 0
+    assert BatchConfig(size=3, text_size=7).num_crops == 7
+    with pytest.raises(ConfigError, match="two rules for the same number"):
+        build(BatchConfig, {"size": 4, "text_size": 2, "text_ratio": 1}, source="test")
+
+
+def asked_at(step: int, world_size: int, micro_size: int | None) -> dict[int, list[int]]:
+    """What the window at each place of a step reads and answers, by a run on so many workers."""
+    varied = {"hmc": encode_task(replace(TASKS["hmc"], shuffle_options=True), gpt2_bpe())}
+    windows = [stored_window(1, 400, data_set="hmc", label=label, seed=1) for label in ("W", "N1", "N2", "N3", "R") * 2]
+    found: dict[int, list[int]] = {}
+    for rank in range(world_size):
+        batcher = Batcher(
+            BatchConfig(size=10, micro_size=micro_size),
+            corpus=None,
+            tasks=varied,
+            seed=4,
+            rank=rank,
+            world_size=world_size,
+        )
+        start, stop = rank * 10 // world_size, (rank + 1) * 10 // world_size
+        batch = batcher(StepWindows(step, windows[start:stop], np.arange(start, stop)))
+        alone = [batch.alone(number).groups[0] for number in range(stop - start)]
+        groups = [group for one in batch.micro_batches for group in one.groups]
+        for group in (*groups, *alone):
+            assert group.texts is not None
+            for place, ids in zip(group.position.tolist(), group.texts.ids.tolist(), strict=True):
+                assert found.setdefault(place, ids) == ids, "a window alone is asked the same"
+    return found
+
+
+def test_options_are_shuffled_alike_on_any_number_of_workers_and_again_after_a_restart() -> None:
+    asked = asked_at(8, 1, None)
+    assert len(asked) == 10 and len({tuple(ids) for ids in asked.values()}) > 5
+    for world_size, micro_size in ((1, 3), (2, None), (3, 2)):
+        assert asked_at(8, world_size, micro_size) == asked
+    assert asked_at(9, 1, None) != asked

@@ -1,3 +1,6 @@
+import functools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +13,9 @@ from neurolm.models.masks import eeg_text_mask
 from neurolm.models.neurolm import NeuroLM
 from neurolm.sequences import collate
 from neurolm.text.bpe import gpt2_bpe
-from neurolm.text.instructions import EncodedTask, Task, encode_task
-from neurolm.training.instruct import ClassTexts, InstructLossConfig, InstructStage
+from neurolm.text.instructions import TASKS, EncodedTask, Task, encode_task
+from neurolm.text.wording import WordingDraw
+from neurolm.training.instruct import InstructLossConfig, InstructStage
 from tests.tiny import MODEL, group_of, mixed_windows, stored_window, tasks, tiny_neurolm, total_counts
 
 
@@ -20,15 +24,6 @@ def uneven_task() -> EncodedTask:
     answers = {"rest": "No", "arithmetic": "Very much so"}
     task = Task(name="uneven", data_set="workload", question="Is it hard?", answers=answers)
     return encode_task(task, gpt2_bpe())
-
-
-def test_texts_of_classes_are_ended_and_padded_without_loss() -> None:
-    texts = ClassTexts.of(uneven_task())
-    prompt = list(uneven_task().prompt_ids)
-    very, much, so = gpt2_bpe().encode(" Very much so")
-    assert texts.ids.tolist() == [[*prompt, 1400, 220, 50256, 50256, 50256], [*prompt, very, much, so, 220, 50256]]
-    none = [False] * len(prompt)
-    assert texts.is_target.tolist() == [[*none, True, True, True, False, False], [*none, *[True] * 5]]
 
 
 def test_loss_is_that_of_answer_tokens_one_window_at_a_time() -> None:
@@ -53,6 +48,45 @@ def test_loss_is_that_of_answer_tokens_one_window_at_a_time() -> None:
     shares = stage(batch, total_counts([batch]))
     assert len(losses) == batch.counts["answer_targets"]
     assert float(shares["answer_loss"].detach()) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_windows_asked_in_different_words_in_one_pass_have_the_losses_of_a_pass_each() -> None:
+    varied = replace(TASKS["hmc"], shuffle_options=True, paraphrases=("Which sleep type is it?",))
+    task = encode_task(varied, gpt2_bpe())
+    windows = [
+        stored_window(2, 400, data_set="hmc", label=label, seed=seed)
+        for seed, label in enumerate(["W", "N3", "R", "N1"])
+    ]
+    worded = functools.partial(WordingDraw(3), 11)
+    stage = InstructStage(tiny_neurolm(), {"hmc": task}, InstructLossConfig(pooled_weight=0.5))
+    places = np.arange(20, 24)
+    batch = collate(windows, places, text=None, tasks={"hmc": task}, worded=worded)
+    assert len(batch.groups) <= 2, "as many as there are lengths"
+    totals = total_counts([batch])
+    together = stage(batch, totals)
+    each = []
+    for number, window in enumerate(windows):
+        # Without drawing anything: a task that is asked in these words, and nothing else.
+        asked = worded(20 + number, task)
+        alone = InstructStage(stage.model, {"hmc": asked}, stage.losses)
+        each.append(alone(collate([window], np.arange(1), text=None, tasks={"hmc": asked}), totals))
+    for name in ("loss", "answer_loss", "pooled_loss"):
+        torch.testing.assert_close(together[name], torch.stack([one[name] for one in each]).sum(), rtol=1e-5, atol=1e-6)
+    assert len({worded(20 + number, task).prompt_ids for number in range(4)}) > 1
+
+
+def test_weights_of_tasks_scale_their_part_of_the_loss_and_not_what_is_reported() -> None:
+    batch = collate(mixed_windows(), np.arange(7), text=None, tasks=tasks(), strata=("workload", "hmc"))
+    plain = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(pooled_weight=1.0))
+    weighted = InstructStage(plain.model, tasks(), InstructLossConfig(pooled_weight=1.0, task_weights={"hmc": 0.25}))
+    totals = total_counts([batch])
+    before, after = plain(batch, totals), weighted(batch, totals)
+    torch.testing.assert_close(before["answer_loss"], after["answer_loss"], rtol=0, atol=0)
+    workload, hmc = before["answer_loss/answer_targets"] / totals["answer_targets"]
+    answers = after["loss"] - after["pooled_loss"]
+    torch.testing.assert_close(answers.detach(), workload + 0.25 * hmc, rtol=1e-5, atol=0)
+    without = InstructStage(plain.model, tasks(), InstructLossConfig(task_weights={"hmc": 0, "workload": 0}))
+    assert float(without(batch, totals)["loss"].detach()) == 0
 
 
 def test_padding_of_short_answers_changes_nothing() -> None:

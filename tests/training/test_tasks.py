@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_labels_and_positions_are_checked_before_training(tmp_path: Path, caplog
     tasks = encoded_tasks(["eyes"], {"eyes": EYES}, gpt2_bpe())
     with caplog.at_level(logging.WARNING):
         refuse_unanswerable(index, tasks, context=64)
-    assert "task eyes: no window of a split is labelled arithmetic" in caplog.text
+    assert "task eyes: no train window is labelled arithmetic" in caplog.text
     length = max(len(tasks["eyes"].training_text(place).ids) for place in range(2))
     refuse_unanswerable(index, tasks, context=2 + length)
     with pytest.raises(TaskError, match=rf"need {2 + length} positions, the language model has {1 + length}"):
@@ -45,3 +46,27 @@ def test_labels_and_positions_are_checked_before_training(tmp_path: Path, caplog
     with pytest.raises(TaskError, match=r"no answer for the label asleep \(2 windows\) of data set workload"):
         refuse_unanswerable(index, tasks, context=64)
     assert np.sum(index.label == "asleep") == 2
+
+
+def test_windows_left_out_by_a_label_map_are_counted_and_need_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = Store.open(write_tiny_store(tmp_path, 6, labels=("rest", "calm", "noise"))).index("train")
+    mapped = replace(EYES, label_map={"calm": "rest", "noise": None})
+    tasks = encoded_tasks(["eyes"], {"eyes": mapped}, gpt2_bpe())
+    with caplog.at_level(logging.INFO):
+        refuse_unanswerable(index, tasks, context=64, split="val")
+    assert "task eyes: val windows left out by label_map: noise (2)" in caplog.text
+    with pytest.raises(TaskError, match=r"no answer for the label noise \(2 windows\).*label_map: \{noise: null\}"):
+        refuse_unanswerable(index, encoded_tasks(["eyes"], {"eyes": replace(EYES, label_map={"calm": "rest"})},
+                                                 gpt2_bpe()), context=64)  # fmt: skip
+
+
+def test_the_longest_paraphrase_must_fit(tmp_path: Path) -> None:
+    index = Store.open(write_tiny_store(tmp_path, 6)).index("train")
+    wordy = replace(EYES, paraphrases=("Does the person in this EEG segment keep the eyes closed?",))
+    plain, long = (encoded_tasks(["eyes"], {"eyes": task}, gpt2_bpe()) for task in (EYES, wordy))
+    fits = 2 + plain["eyes"].longest_text
+    refuse_unanswerable(index, plain, context=fits)
+    with pytest.raises(TaskError, match=f"the language model has {fits}"):
+        refuse_unanswerable(index, long, context=fits)

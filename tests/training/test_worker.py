@@ -23,7 +23,8 @@ from neurolm.eeg.shards import (
     window_digest,
     write_manifest,
 )
-from neurolm.inference import predict_recording
+from neurolm.evaluation.predictions import Predictions
+from neurolm.inference import FreeQuestion, predict_recording
 from neurolm.reports.evaluate import EvaluateRun, evaluate
 from neurolm.reports.rescore import rescore
 from neurolm.tracking import read_curves
@@ -290,6 +291,65 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert sorted(set(steps)) == list(range(1, 13))
 
 
+VARIED: dict[str, Any] = {
+    "tasks": ["workload", "hmc", "depth"],
+    "own_tasks": {
+        "depth": {
+            "data_set": "hmc",
+            "question": "How deep is the sleep?",
+            "answers": {"light": "light", "deep": "deep", "R": "dream"},
+            "label_map": {"N1": "light", "N2": "light", "N3": "deep", "W": None},
+            "lettered": True,
+            "shuffle_options": True,
+            "metric": "cohen_kappa",
+        }
+    },
+    "task_settings": {"hmc": {"shuffle_options": True, "paraphrases": ["Which sleep stage is this?"]}},
+    "losses": {"task_weights": {"hmc": 0.5}},
+    "mixture": {"weights": {"workload": 1, "hmc": 2}, "fraction": 0.7},
+    "batch": {"size": 5, "text_ratio": 0.4, "text_length": 8, "micro_size": 3},
+}
+"""Tuning that makes use of everything that is drawn."""
+
+
+@pytest.fixture(scope="module")
+def varied(trained: Path, tmp_path_factory: pytest.TempPathFactory, store: Path, text: Path) -> Path:
+    out = stage_again(trained, tmp_path_factory.mktemp("varied") / "out", "instruct")
+    train_locally(make_run("instruct", out, store, text, **VARIED), show_progress=False)
+    return out
+
+
+def test_what_a_run_draws_it_draws_again_after_an_interruption(
+    trained: Path, varied: Path, tmp_path: Path, store: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("instruct", stage_again(trained, tmp_path / "out", "instruct"), store, text, **VARIED)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(worker, "TorchEngine", StoppedEngine)
+        train_locally(run, show_progress=False)
+    train_locally(run, show_progress=False)
+    for name in ("model/model.safetensors", "model/config.yaml", "finished.json"):
+        assert (run.folder / name).read_bytes() == (varied / "instruct" / name).read_bytes(), name
+
+
+def test_a_run_records_how_it_reads_judges_and_speaks(varied: Path) -> None:
+    """17 of 26 windows are left by the fraction, 9 and 8; an epoch has 6 of workload and 11 of hmc."""
+    lines = [json.loads(line) for line in (varied / "instruct" / "tracking.jsonl").read_text().splitlines()]
+    parameters = next(line["values"] for line in lines if "readings.hmc" in line.get("values", {}))
+    assert parameters["readings.workload"] == (
+        "13 windows: 6 read once, 3 read 2 times, 4 left out by mixture.fraction"
+    )
+    assert parameters["readings.hmc"] == "13 windows: 2 read 2 times, 6 read 3 times, 5 left out by mixture.fraction"
+    curves = read_curves(varied / "instruct" / "tracking.jsonl")
+    at_end = {name: curve[-1][1] for name, curve in curves.items()}
+    scores = [at_end[f"validation/{name}"] for name in
+              ("workload/balanced_accuracy", "hmc/balanced_accuracy", "depth/cohen_kappa")]  # fmt: skip
+    assert at_end["validation/score"] == pytest.approx(np.mean(scores))
+    assert [step for step, _ in curves["before/language_perplexity"]] == [0]
+    assert len(curves["validation/language_perplexity"]) == 3
+    before, after = (at_end[f"{when}/language_nats_per_token"] for when in ("before", "validation"))
+    assert before != after and at_end["before/language_perplexity"] == pytest.approx(np.exp(before))
+
+
 def test_a_half_written_checkpoint_never_counts(
     trained: Path, tmp_path: Path, store: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,7 +548,7 @@ def test_evaluation_writes_the_documented_results_and_counts_openings(
     assert first.path == tmp_path / "one" / "results.json"
     written = json.loads(first.path.read_text())
     assert written == first.results
-    assert written.keys() == RESULTS
+    assert written.keys() == RESULTS | {"language"}  # its runs read text
     assert (written["test_openings"], second.results["test_openings"]) == (1, 2)
     assert {**second.results, "test_openings": 1} == written
     assert (written["schema"], written["git_commit"], written["seed"]) == (1, "abc1234", 0)
@@ -504,6 +564,28 @@ def test_evaluation_writes_the_documented_results_and_counts_openings(
         assert (tmp_path / "one" / "predictions" / f"{name}.parquet").is_file()
         assert task["released_protocol"] is None and name in (tmp_path / "one" / "evaluation.html").read_text()
     assert count_openings(digest) == 2
+
+
+def test_results_tell_how_tasks_were_asked_where_it_matters(varied: Path, tmp_path: Path, store: Path) -> None:
+    values = {"out": tmp_path, "data": {"store": store}, "model": varied / "instruct" / "model", "option_orders": 3}
+    results = evaluate(build(EvaluateRun, values, source="test")).results
+    told = {name: {key: task.get(key) for key in ("num_windows", "option_orders", "left_out")}
+            for name, task in results["tasks"].items()}  # fmt: skip
+    assert told == {
+        "workload": {"num_windows": 12, "option_orders": None, "left_out": None},
+        "hmc": {"num_windows": 12, "option_orders": 3, "left_out": None},
+        "depth": {"num_windows": 9, "option_orders": 3, "left_out": {"W": 3}},
+    }
+    page = (tmp_path / "evaluation.html").read_text()
+    for words in ("depth: windows left out by their label: W (3)", "means over 3 orders of the options", "perplexity"):
+        assert words in page
+    trained = load_model(varied / "instruct" / "model", "neurolm").values["trained"]
+    for when, measured in (("before", trained["language_before"]), ("after", trained["validation"])):
+        for name, value in results["language"][when].items():
+            assert value == measured[f"language_{name}"] > 0
+    kept = Predictions.load(tmp_path / "predictions" / "hmc.parquet")
+    np.testing.assert_allclose(np.exp(kept.log_likelihoods).sum(1), 1)
+    assert not rescore(tmp_path).changes
 
 
 def test_the_released_protocol_stands_beside_ours_where_it_is_asked_for(
@@ -561,3 +643,51 @@ def test_prediction_says_what_is_wrong(trained: Path, demo_recordings: Path, tmp
 def test_a_runs_own_config_file_builds_it_again(trained: Path, store: Path, text: Path) -> None:
     for stage, kind in STAGES.items():
         assert load(kind, trained / stage / "config.yaml") == make_run(stage, trained, store, text)
+
+
+def test_a_question_of_ones_own_is_asked_like_a_task(
+    trained: Path, demo_recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, model = demo_recordings / "workload" / "Subject01_2.edf", trained / "instruct" / "model"
+    known = predict_recording(model, path, "workload")
+    same = predict_recording(
+        model, path, "workload", question=FreeQuestion("Is this EEG segment of high workload?", ("No", "Yes"))
+    )
+    assert same.labels == ("No", "Yes")
+    np.testing.assert_array_equal(same.probabilities, known.probabilities)
+    other = predict_recording(model, path, "workload", question=FreeQuestion("Is it hard?"))
+    assert (other.question, other.labels) == ("Is it hard?", known.labels)
+    assert not np.allclose(other.probabilities, known.probabilities)
+    letters = ["--question", "Which?", "--options", "rest", "work", "--lettered", "--option-orders", "2"]
+    main(["predict", str(model), str(path), "--task", "workload", *letters, "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["question"] == "Which?" and set(said["recording"]) == {"rest", "work"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--options", "No", "Yes"], "--options and --lettered are of a question of your own; say it with --question"),
+        (["--question", "Hard?", "--lettered"], "--lettered: no options to list"),
+        (["--question", "Hard?", "--options", "No", "No"], "an option comes twice"),
+        (["--question", "Hard?", "--options", "No"], "--question: answers: Dictionary should have at least 2 items"),
+        (["--question", "Hard?", "--options", "No", "No doubt"], "is the beginning of ' No doubt'"),
+        (["--question", "Is it " + "very " * 60 + "hard?"], "positions, the language model has 64"),
+        (["--option-orders", "0"], "--option-orders 0: expected 1 or more"),
+    ],
+)  # fmt: skip
+def test_questions_that_cannot_be_asked_are_refused(
+    arguments: list[str], message: str, trained: Path, demo_recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = demo_recordings / "workload" / "Subject01_2.edf"
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(trained / "instruct" / "model"), str(path), "--task", "workload", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_a_question_of_ones_own_needs_to_know_whose_recording_it_is(trained: Path, demo_recordings: Path) -> None:
+    path, model = demo_recordings / "workload" / "Subject01_2.edf", trained / "instruct" / "model"
+    with pytest.raises(
+        UserError, match=r"choose one with --task that says .* how the recording is read: workload, hmc"
+    ):
+        predict_recording(model, path, question=FreeQuestion("Hard?", ("No", "Yes")))
