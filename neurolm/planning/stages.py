@@ -18,13 +18,12 @@ from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConf
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.sequences import AnswerTexts, WindowGroup
 from neurolm.text.bpe import gpt2_bpe
-from neurolm.text.instructions import EncodedTask
+from neurolm.text.instructions import EncodedTask, encode_task
 from neurolm.text.own_code import own_code
 from neurolm.training.instruct import AnswerStates, InstructLossConfig, InstructStage
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import STAGES, InstructRun, PretrainRun, TokenizerRun, TrainingRun, load_run
 from neurolm.training.stage import Stage
-from neurolm.training.tasks import encoded_tasks
 from neurolm.training.tokenizer import TokenizerStage
 
 PUBLISHED_GPT2 = {
@@ -78,7 +77,7 @@ def build_planned_stage(run: TrainingRun, path: Path) -> PlannedStage:
         if lora is not None:
             model.language_model.adapt(lora)
         if isinstance(run, InstructRun):
-            tasks = encoded_tasks(run.tasks, run.own_tasks, model.text_code)
+            tasks = {task.name: encode_task(task, model.text_code) for task in run.asked_tasks}
             return PlannedStage(_CountedTargets(model, tasks, run.losses), tasks, notes)
         assert isinstance(run, PretrainRun)
         return PlannedStage(PretrainStage(model, run.losses), {}, notes)

@@ -19,6 +19,7 @@ from neurolm.progress import ProgressBar
 from neurolm.reports.baseline_table import FACTS, FOLDER, BaselineTable, read_table
 from neurolm.reports.evaluation_page import write_evaluation_page
 from neurolm.reports.results import save_results, write_results, write_whole
+from neurolm.text.asked import windows_of_task
 from neurolm.text.instructions import Task
 from neurolm.tracking import FILE_NAME, JsonlTracker, NullTracker, TeeTracker, Tracker
 from neurolm.tracking.code import git_commit

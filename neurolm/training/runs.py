@@ -313,11 +313,10 @@ class InstructRun(TrainingRun):
         return self.pretrained_folder
 
     def task_scores(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Of validation metrics, each task's own ``metric`` or ``selection``; balanced accuracy where that is undefined."""
+        """Of validation metrics, each task's own ``metric`` or ``selection``; where undefined, balanced accuracy."""
         names = {task.name: task.metric or self.selection for task in self.asked_tasks}
         return {
-            task: metrics.get(f"{task}/{metric}", metrics[f"{task}/balanced_accuracy"])
-            for task, metric in names.items()
+            task: metrics.get(f"{task}/{name}", metrics[f"{task}/balanced_accuracy"]) for task, name in names.items()
         }
 
     @property
