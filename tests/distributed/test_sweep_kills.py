@@ -53,7 +53,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> TuneRun:
         train_locally(make_run(stage, folder, store, workers=1, engine={"kind": "torch"}), show_progress=False)
     values = {
         "stage": "instruct", "out": str(folder), "seed": 3, "data": {"store": str(store)}, "tasks": ["workload"],
-        "pretrained": str(folder / "pretrain" / "model"), "epochs": 4, "validations": 4,
+        "pretrained": str(folder / "pretrain" / "model"), "epochs": 12, "validations": 4, "selection": "auroc",
         "batch": {"size": 8}, "optimizer": {"learning_rate": 1e-3}, "engine": {"kind": "torch"},
         "checkpoints": {"every_steps": 4}, "resources": {"cpus_per_worker": 0.5, "reader_cpus": 0.1},
         "sweep": {
