@@ -4,17 +4,30 @@ import json
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from neurolm.config import UserError
+from neurolm.distributed import sweep_course
 from neurolm.distributed.pruning import PruningConfig
 from neurolm.distributed.study import STUDY, importances, propose
 from neurolm.distributed.study_copy import DATABASE
 from neurolm.distributed.sweep_course import Course
-from neurolm.distributed.sweep_log import FILE_NAME, SweepLog, sole_driver
+from neurolm.distributed.sweep_log import FILE_NAME, SweepLog, SweepState, sole_driver
 from tests.distributed.sweeps import FULL, curve, history, make_plan, open_course, run
+
+
+class NoCopy:
+    """In place of optuna.db, where a sweep is opened dozens of times."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def bring_up_to_date(self, state: SweepState) -> None:
+        pass
+
 
 SAMPLERS = [
     ("tpe", "plain"), ("tpe", "conditional"), ("cma_es", "numbers"), ("nsga2", "conditional"), ("qmc", "plain"),
@@ -23,7 +36,10 @@ SAMPLERS = [
 
 
 @pytest.mark.parametrize(("kind", "space"), SAMPLERS)
-def test_a_sweep_that_is_cut_off_is_the_same_sweep(tmp_path: Path, kind: str, space: str) -> None:
+def test_a_sweep_that_is_cut_off_is_the_same_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, space: str
+) -> None:
+    monkeypatch.setattr(sweep_course, "StudyCopy", NoCopy)
     plan = make_plan(kind, space)
     run(open_course(tmp_path / "whole", plan), plan)
     whole = history(tmp_path / "whole")
@@ -39,8 +55,9 @@ def test_a_sweep_that_is_cut_off_is_the_same_sweep(tmp_path: Path, kind: str, sp
         assert course.num_left == 0
 
 
-def test_several_at_a_time_keep_what_is_known(tmp_path: Path) -> None:
+def test_several_at_a_time_keep_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three trials take turns; cut off anywhere, those known keep parameters and looks, and as many are made in all."""
+    monkeypatch.setattr(sweep_course, "StudyCopy", NoCopy)
     plan = make_plan("tpe", "numbers")
 
     def take_turns(course: Course) -> Course:
