@@ -67,6 +67,7 @@ def _trial(run: TuneRun, view: SweepView, trial: Trial, recording: TrialRecordin
         cpu_hours=hours * (run.resources.cpus_per_worker + run.resources.reader_cpus),
         gpu_hours=hours * run.resources.gpus_per_worker,
         origin=trial.origin,
+        full_budget=float(trial.full_budget) or None,
     )
 
 

@@ -89,7 +89,7 @@ def _peaks(sweep: SweepRecord) -> Section | None:
 
 def _costs(sweep: SweepRecord) -> Section:
     found, unit = costs(sweep), plural(sweep.budget_unit)
-    with_gpus = found.total.gpu_hours is not None
+    with_gpus = bool(found.total.gpu_hours)
     rows = []
     for name, cost in [*found.by_state.items(), ("all", found.total)]:
         trials = [trial for trial in sweep.trials if name in (trial.state, "all")]
@@ -123,7 +123,7 @@ def _costs(sweep: SweepRecord) -> Section:
             f"Pruning spared {found.saved_share:.0%} of the training that all trials to their ends would have taken"
         )
         spared += f": {compact(found.saved_budget)} {unit}, about {duration(found.saved_seconds)} at their own pace"
-        if found.saved_gpu_hours is not None:
+        if found.saved_gpu_hours:
             spared += f", {found.saved_gpu_hours:.3g} GPU-hours"
         words.append(f"{spared}.")
     if found.lost_seconds:

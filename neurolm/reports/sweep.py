@@ -51,6 +51,8 @@ class TrialRecord:
     """GPUs asked for times hours of work."""
     origin: str = "sampler"
     """Who chose the parameters, in words: the sampler, the config's ``first``, or a trial of an earlier sweep."""
+    full_budget: float | None = None
+    """What it would have trained without pruning, where trials differ in that; None: the sweep's."""
 
     def __post_init__(self) -> None:
         if self.state not in WORDS:

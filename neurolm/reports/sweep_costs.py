@@ -65,7 +65,7 @@ def costs(sweep: SweepRecord) -> Costs:
             by_state[state] = _cost(trials)
     pruned = [trial for trial in sweep.trials if trial.state == "pruned"]
     total, full = _cost(sweep.trials), sweep.budget
-    spared = [(trial, max(0.0, full - spent(trial))) for trial in pruned] if full else []
+    spared = [(trial, max(0.0, (trial.full_budget or full) - spent(trial))) for trial in pruned] if full else []
     saved = sum(rest for _, rest in spared)
     pace = {id(trial): rest / spent(trial) for trial, rest in spared if spent(trial)}
     gpu = [(trial.gpu_hours or 0.0) * pace.get(id(trial), 0.0) for trial in pruned if trial.gpu_hours is not None]

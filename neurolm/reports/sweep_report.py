@@ -134,7 +134,7 @@ def _facts(given: Material) -> dict[str, str]:
     sweep, found = given.sweep, costs(given.sweep)
     states = ", ".join(f"{sweep.count(state)} {WORDS[state]}" for state in WORDS if sweep.count(state))
     facts = {"trials": f"{len(sweep.trials)} ({states})", "time of all trials": duration(found.total.seconds)}
-    if found.total.gpu_hours is not None:
+    if found.total.gpu_hours:
         facts["GPU-hours"] = f"{found.total.gpu_hours:.3g}"
     elif found.total.cpu_hours is not None:
         facts["CPU-hours"] = f"{found.total.cpu_hours:.3g}"

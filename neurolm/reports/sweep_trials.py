@@ -52,7 +52,7 @@ def _columns(sweep: SweepRecord) -> dict[str, Callable[[TrialRecord], str]]:
         plural(sweep.budget_unit): lambda trial: compact(spent(trial)),
         "time (s)": lambda trial: "-" if trial.seconds is None else f"{trial.seconds:.0f}",
     }
-    if any(trial.gpu_hours is not None for trial in sweep.trials):
+    if any(trial.gpu_hours for trial in sweep.trials):
         columns["GPU-hours"] = lambda trial: "-" if trial.gpu_hours is None else f"{trial.gpu_hours:.3g}"
     if len({trial.origin for trial in sweep.trials}) > 1:
         columns["from"] = lambda trial: trial.origin

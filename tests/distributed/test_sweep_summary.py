@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from neurolm.cli import main
 from neurolm.config import UserError, as_yaml
+from neurolm.distributed import tune
 from neurolm.distributed.sweep_config import TuneRun
 from neurolm.distributed.sweep_summary import read_sweep
+from tests.distributed import test_tune
 from tests.distributed.test_sweep_config import make_sweep
+from tests.distributed.test_tune import FakeTune, Killed, fake, store  # noqa: F401
 
 TIMES = {"number": 0, "origin": "sampler", "mistake": None, "notes": {}, "study_notes": {}}
 
@@ -71,3 +75,24 @@ def test_where_all_trials_have_ended_the_sweep_has(tmp_path: Path) -> None:
 def test_no_sweep_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sweep has begun here"):
         read_sweep(tmp_path)
+
+
+def test_a_killed_sweep_has_a_report_and_a_finished_one_is_read_as_recorded(
+    tmp_path: Path,
+    store: Path,  # noqa: F811
+    fake: FakeTune,  # noqa: F811
+) -> None:
+    out = tmp_path / "out"
+    run = test_tune.make_sweep(out, store)
+    fake.validations_until_kill = 5
+    with pytest.raises(Killed):
+        tune.sweep(run)
+    main(["report", str(out)])
+    report = json.loads((out / "report.json").read_text())
+    assert not report["is_finished"] and [one["state"] for one in report["trials"]].count("running") == 1
+    assert "The sweep has not ended" in (out / "report.html").read_text()
+    fake.asked.clear()
+    record = tune.sweep(run)
+    assert read_sweep(run.sweep_folder) == record
+    main(["report", str(out / "tune")])
+    assert json.loads((out / "report.json").read_text())["best"]["config"] == "best.yaml"

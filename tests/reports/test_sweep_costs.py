@@ -17,6 +17,11 @@ def test_what_pruning_spared_is_the_rest_of_pruned_trials_only() -> None:
     assert found.total.gpu_hours is None and found.saved_gpu_hours is None
 
 
+def test_a_trial_of_fewer_epochs_is_spared_the_rest_of_its_own_only() -> None:
+    short = replace(TRIALS[2], full_budget=1.5)
+    assert costs(replace(SWEEP, trials=[short, TRIALS[2]])).saved_budget == 0.5 + 1
+
+
 def test_hours_are_added_up_and_a_trial_without_a_report_spares_no_time() -> None:
     pruned = replace(TRIALS[2], gpu_hours=0.5, curve=[(0.5, 0.6)])
     silent = replace(pruned, number=9, curve=[], best_value=None)
