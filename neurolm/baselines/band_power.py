@@ -1,8 +1,11 @@
 """Log band power and logistic regression: the yardstick that needs neither a network nor a GPU.
 
 Welch's spectrum of every channel in segments of two seconds, averaged within the bands of clinical EEG up to 45 Hz,
-where muscle and mains begin; its logarithm, since power is nearer to lognormal than to normal. With shuffled labels the
-same says what the harness gives where there is nothing to learn: a score that is surely above chance would mean a leak.
+where muscle and mains begin; its logarithm, since power is nearer to lognormal than to normal.
+
+With shuffled labels the same says what the harness gives where there is nothing to learn. One shuffle would not do:
+whatever line it gives separates the classes somewhat, rightly or wrongly (eegmat: 0.67, above chance by the interval
+over subjects, which knows nothing of shuffles). So ten regressions learn from a shuffle each and answer in turn.
 """
 
 import numpy as np
@@ -24,6 +27,7 @@ BANDS_HZ = {"delta": (1, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30)
 """The lower end belongs to a band."""
 SMALLEST_POWER = 1e-6
 """µV²/Hz; a flat channel has no less."""
+NUM_SHUFFLES = 10
 
 
 class BandPower:
@@ -35,7 +39,7 @@ class BandPower:
         train: training windows.
         seed: of the solver and of the shuffling.
         batch_size: windows that are read at a time.
-        shuffled: learn from labels that were dealt out anew among the training windows.
+        shuffled: learn from labels that were dealt out anew among the training windows, ten times.
 
     Raises:
         UserError: too few subjects or classes, a label without an answer, or windows of several shapes.
@@ -56,21 +60,25 @@ class BandPower:
         self._task, self._batch_size = task, batch_size
         self._windows = UniformWindows(source, train, task.name)
         classes = classes_of_windows(train, task)
+        learnt = [classes]
         if shuffled:
-            classes = np.random.default_rng(seed).permutation(classes)
+            rng = np.random.default_rng(seed)
+            learnt = [rng.permutation(classes) for _ in range(NUM_SHUFFLES)]
         features = window_features(self._windows, train.rows, batch_size)
-        self._model = LogisticModel(features, classes, train.subject, seed)
+        self._models = [LogisticModel(features, one, train.subject, seed) for one in learnt]
 
     @property
     def num_parameters(self) -> int:
-        """Weights and biases."""
-        return self._model.num_parameters
+        """Weights and biases of a regression."""
+        return self._models[0].num_parameters
 
     def answers(self, source: WindowSource, index: WindowIndex) -> Answers:
-        """Log-probabilities of the regression. Raises MixedWindowsError."""
+        """Log-probabilities of the regression, or of the regressions in turn. Raises MixedWindowsError."""
         self._windows.refuse_others(index)
         features = window_features(self._windows.of(source), index.rows, self._batch_size)
-        return self._model.answers(features, len(self._task.answers))
+        each = [model.answers(features, len(self._task.answers)).log_likelihoods for model in self._models]
+        windows = np.arange(len(index))
+        return Answers.of(np.stack(each)[windows % len(each), windows])
 
 
 def window_features(windows: UniformWindows, rows: NDArray[np.int64], batch_size: int) -> NDArray[np.float64]:

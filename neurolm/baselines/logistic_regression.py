@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from neurolm.baselines.fitted import Answers, spread
 from neurolm.config import UserError
+from neurolm.evaluation import metrics
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse regularisations that are compared by cross-validation over training subjects."""
@@ -61,5 +62,12 @@ def _best(features: NDArray[np.floating], classes: NDArray[np.int64], subjects: 
     if folds < 2:
         raise UserError("logistic regression needs two or more training subjects; change data.split.counts")
     splits = list(GroupKFold(folds).split(features, classes, groups))
-    scores = [cross_val_score(one, features, classes, cv=splits, scoring="balanced_accuracy").mean() for one in models]
+    scores = [cross_val_score(one, features, classes, cv=splits, scoring=_balanced).mean() for one in models]
     return models[int(np.argmax(scores))].fit(features, classes)
+
+
+def _balanced(model: Pipeline, features: NDArray[np.floating], classes: NDArray[np.int64]) -> float:
+    """Balanced accuracy on held-out subjects, who may lack a class."""
+    predicted = np.asarray(model.predict(features), dtype=np.int64)
+    num_classes = int(max(predicted.max(), classes.max())) + 1
+    return float(metrics.balanced_accuracy(metrics.confusion_matrix(classes, predicted, num_classes)))

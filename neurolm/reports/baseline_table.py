@@ -15,7 +15,7 @@ FACTS = "baseline.json"
 """In a baseline's folder: how its fit went, by task."""
 SOURCES = {
     "majority": "the commonest class",
-    "shuffled": "band_power with labels dealt out anew",
+    "shuffled": "band_power on ten shuffles of its labels, in turn",
     "band_power": "log band power, logistic regression",
     "linear_probe": "trained tokenizer, logistic regression",
     "random_neurolm": "stage 3 alone, random weights",
