@@ -39,6 +39,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(RUN)/python -m pip install --quiet --no-deps --constraint constraints.txt braindecode  # see pyproject.toml
 	touch $(READY)
 
 clean:

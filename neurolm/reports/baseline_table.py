@@ -108,7 +108,8 @@ def read_table(out: Path, data_digest: str | None = None) -> BaselineTable:
         raise ResultsError(f"{out / FOLDER}: no baseline was evaluated here; run `neurolm baseline CONFIG out={out}`")
     digest = data_digest or read_results(folders[0] / "results.json")["data_digest"]
     own = [out] if (out / "results.json").is_file() else []
-    rows, left_out = [], []
+    rows: list[BaselineRow] = []
+    left_out = []
     for folder in [*own, *folders]:
         results = read_results(folder / "results.json")
         if results["data_digest"] != digest:

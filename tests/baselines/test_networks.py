@@ -1,5 +1,6 @@
 """Every network: shapes, size, the scale of its input, and that it learns what is easy to learn."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -65,10 +66,13 @@ def test_windows_become_logits(name: str, shape: Shape) -> None:
 
 @pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.published_parameters])
 def test_sizes_are_near_those_that_were_published(name: str) -> None:
-    """For windows of 23 channels and 10 s; SPaRCNet's published size is of a narrower one than its published code."""
-    network = build(name, Shape(TUH, 2000, 6))
+    """As in the BIOT comparison: 16 channels and 10 s."""
+    network = build(name, Shape(TUH[:16], 2000, 6))
     published = float((NETWORKS[name].published_parameters or "").removesuffix(" M"))
     ours = sum(one.numel() for one in network.parameters()) / 1e6
+    if name == "sparcnet":  # braindecode's has a dense block for every halving of the window, eight here
+        assert ours == pytest.approx(1.142, abs=0.001)
+        return
     assert ours == pytest.approx(published, abs=0.15)
 
 
@@ -77,14 +81,11 @@ def test_a_rhythm_is_learnt(name: BaselineName, tmp_path: Path) -> None:
     build(name, Shape(ELECTRODES, 400, 2))
     store = toy_store(tmp_path)
     train, val = indices(store)
-    run = toy_run(tmp_path, training_of={name: EASY[name]} if name in EASY else {})
+    run = toy_run(tmp_path)
     found = predict_baseline(run, name, TASK, store, train, val, val, split="val")
     assert score(found).balanced_accuracy >= 0.9
     again = predict_baseline(run, name, TASK, store, train, val, val, split="val")
     assert (again.log_likelihoods == found.log_likelihoods).all()  # the seed decides all that is drawn
-
-
-EASY: dict[str, dict[str, object]] = {}
 
 
 def test_labram_knows_channels_by_name(tmp_path: Path) -> None:
@@ -94,9 +95,20 @@ def test_labram_knows_channels_by_name(tmp_path: Path) -> None:
     turned.load_state_dict(network.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(network(signal), turned(signal.flip(1)), rtol=1e-4, atol=1e-6)
-        assert not torch.allclose(network(signal), network(signal.flip(1)), rtol=1e-4, atol=1e-6)
+        torch.nn.init.normal_(network.network.position_embedding)
+        torch.nn.init.normal_(network.network.final_layer.weight)
+        assert not torch.allclose(network(signal), network(signal.flip(1)), rtol=1e-2)
     with pytest.raises(UserError, match="labram has no position for I1"):
         build("labram", Shape(("FP1", "I1"), 400, 2))
+
+
+def test_torchaudio_is_neither_needed_nor_left_behind() -> None:
+    build("eegnet", Shape(ELECTRODES, 400, 2))
+    if importlib.util.find_spec("torchaudio") is not None:
+        pytest.skip("torchaudio is installed here")
+    assert not [name for name in sys.modules if name.split(".")[0] == "torchaudio"]
+    with pytest.raises(RuntimeError, match="Spectrogram needs torchaudio"):
+        braindecode_models().meta_neuromotor.ta_transforms.Spectrogram(n_fft=64)
 
 
 def test_without_braindecode_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
