@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from neurolm.baselines.braindecode_models import braindecode_models
+from neurolm.baselines.networks import NETWORKS
 from neurolm.baselines.settings import BaselineRun
 from neurolm.config import ConfigError, UserError, digest, flatten, load, read
 from neurolm.datasets.assignment import count_folds
@@ -202,6 +204,10 @@ def _refuse_incomplete(path: Path, steps: Steps) -> None:
     set_here = {"data.split.folds", "data.split.fold", "data.split.within"}
     if given := sorted(set_here & set(steps["preprocess"][1])):
         raise ConfigError(f"{path}: {', '.join(given)}: folds are set by cross_validation.folds; leave it out")
+    if "baselines" in steps:
+        chosen = load(BaselineRun, *steps["baselines"]).baselines
+        if any(name in NETWORKS and "braindecode" in NETWORKS[name].source for name in chosen):
+            braindecode_models()  # raises where it is not installed, and not after the first fold was trained
 
 
 def _num_folds(pipeline: PipelineConfig, steps: Steps) -> int:

@@ -102,9 +102,10 @@ class Keeper:
     def write(self) -> None:
         """Put down when which task was how good, its mean rank, and what was kept: ``validations.json`` of the run."""
         ranks = mean_ranks(self._table())
+        front = self._rows if self._keep == "ranks" else pareto_front(self._table())
         told = [
             {"step": one["step"], "scores": one["scores"], "mean_rank": float(rank)}
-            | {"is_on_front": row in self._rows, "is_kept": one["step"] == self._best["step"]}
+            | {"is_on_front": row in front, "is_kept": one["step"] == self._best["step"]}
             for row, (one, rank) in enumerate(zip(self.validations, ranks, strict=True))
         ]
         (self._folder / RECORD).write_text(json.dumps(told, indent=1))

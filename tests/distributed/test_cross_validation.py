@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from neurolm.baselines.braindecode_models import BraindecodeMissing
 from neurolm.baselines.settings import BaselineRun
 from neurolm.config import ConfigError, load
 from neurolm.datasets.ingest import Step, plan_downstream, run_locally, write_store
@@ -84,6 +85,7 @@ def settings(tmp_path: Path, demo_recordings: Path) -> dict[str, Any]:
         "out": str(tmp_path / "out"),
         "cross_validation.folds": 2,
         "cross_validation.seeds": [0, 1],
+        "baselines.baselines": ["majority", "band_power", "ffcl"],  # which need no optional package
     }
 
 
@@ -111,9 +113,9 @@ def test_every_fold_and_seed_is_run_once_and_pooled(
     assert results["seeds"] == [0, 1]
     assert results["test_openings"] == 8, "by two seeds, each for the model and, in this test, three baselines apart"
     beside = results["cross_validation"]["baselines"]
-    assert list(beside) == ["majority", "band_power", "eegnet"]
-    assert beside["eegnet"]["ours_minus_theirs"]["workload"]["balanced_accuracy"]["difference"] > 0.1
-    assert (tmp_path / "out" / "baselines" / "eegnet" / "seed-1" / "evaluation.html").is_file()
+    assert list(beside) == ["majority", "band_power", "ffcl"]
+    assert beside["ffcl"]["ours_minus_theirs"]["workload"]["balanced_accuracy"]["difference"] > 0.1
+    assert (tmp_path / "out" / "baselines" / "ffcl" / "seed-1" / "evaluation.html").is_file()
     assert "fold 2 of 2, seed 1" in capsys.readouterr().out
 
     done.clear()
@@ -165,6 +167,18 @@ def test_inner_folds_have_no_test_subject_in_any_store(
     answered = set(results["cross_validation"]["subjects"]["workload"])
     assert answered and not answered & tested
     assert answered == {str(subject) for split in ("train", "val") for subject in plain.index(split).subject}
+
+
+def test_a_missing_package_is_heard_of_before_anything_is_trained(
+    done: Done, config: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise BraindecodeMissing("pip install")
+
+    monkeypatch.setattr(cross_validation, "braindecode_models", missing)
+    with pytest.raises(BraindecodeMissing):
+        cross_validate(config, settings | {"baselines.baselines": ["majority", "eegnet"]})
+    assert not done
 
 
 def test_what_cannot_be_cross_validated_is_refused(config: Path, settings: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Ranks and fronts by hand; what a run would keep, validation by validation."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,10 @@ def test_what_is_kept(tmp_path: Path, keep: str, expected: list[int]) -> None:
     assert best["step"] == expected[-1]
     front = sorted(path.name for path in tmp_path.glob("pareto/*"))
     assert front == (["step-00000001", "step-00000002", "step-00000004"] if keep == "ranks" else [])
+    keeper.write()
+    told = json.loads((tmp_path / "validations.json").read_text())
+    assert [one["is_on_front"] for one in told] == [True, True, False, True]
+    assert [one["step"] for one in told if one["is_kept"]] == expected[-1:]
 
 
 def test_a_resumed_run_keeps_what_an_uninterrupted_one_keeps(tmp_path: Path) -> None:
