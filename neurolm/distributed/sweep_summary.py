@@ -24,7 +24,8 @@ CONFIG = "config.yaml"
 def metric_in_words(run: TuneRun) -> str:
     """What the curves and the best values show."""
     if run.sweep.objective in ("score", "tasks"):
-        return f"validation {SELECTIONS[run.selection]}, mean over {', '.join(run.tasks)}"
+        own = any(task.metric for task in run.asked_tasks)
+        return f"validation {'score' if own else SELECTIONS[run.selection]}, mean over {', '.join(run.tasks)}"
     return f"validation {run.sweep.objective}"
 
 
