@@ -14,7 +14,7 @@ from neurolm.distributed.pipeline import read_pipeline
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "ray_jobs" / "configs" / "workload" / "pipeline.yaml"
-SCRIPTS = ["preprocess", "tokenize_eeg", "train", "tune", "evaluate", "pipeline"]
+SCRIPTS = ["cross_validate", "preprocess", "tokenize_eeg", "train", "tune", "evaluate", "pipeline"]
 
 
 @pytest.fixture(autouse=True)

@@ -53,6 +53,7 @@ def test_more_cpus_than_the_only_machine_has_are_refused(
     run: TokenizerRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.8})
+    monkeypatch.delenv(OWN_SESSION, raising=False)
     refuse_too_few_cpus(run)  # 3 x (0.5 + 0.1)
     run = override(run, {"resources.cpus_per_worker": 1})
     refuse_too_few_cpus(override(run, {"min_workers": 1}))
