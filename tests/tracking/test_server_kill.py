@@ -36,7 +36,7 @@ class Steady(TorchEngine):
 worker.TorchEngine = Steady
 run = build(STAGES["tokenizer"], {
     "stage": "tokenizer", "out": sys.argv[1], "data": {"store": sys.argv[2], "sets": {"noise": {"layout": "workload"}}},
-    "epochs": 100, "validations": 2, "checkpoint_steps": 20, "batch": {"size": 4},
+    "epochs": 100, "validations": 2, "checkpoints": {"every_steps": 20}, "batch": {"size": 4},
     "optimizer": {"learning_rate": 1e-3}, "tracking": {"uri": sys.argv[3]},
     "model": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "decoder_layers": 1, "codebook_size": 16,
               "codebook_dim": 8},
@@ -130,6 +130,10 @@ def test_mlflow_down_costs_nothing(tmp_path: Path, server: Server) -> None:
     def last_step() -> int:
         return max((entry["step"] for entry in metric_lines(record)), default=0)
 
+    def is_sent(step: int) -> bool:
+        assert training.poll() is None or training.returncode == 0, training.communicate()[1]
+        return sent() >= step
+
     def sent() -> int:
         delivered = read_delivered(out / "tokenizer")
         return delivered.last_steps.get("loss", 0) if delivered is not None else 0
@@ -137,7 +141,7 @@ def test_mlflow_down_costs_nothing(tmp_path: Path, server: Server) -> None:
     server.start()
     training = train()
     try:
-        wait_for(lambda: sent() >= 20, 600, "the first values in MLflow")
+        wait_for(lambda: is_sent(20), 600, "the first values in MLflow")
         stopped_at = last_step()
         server.stop()
         wait_for(lambda: last_step() >= stopped_at + 50, 600, "steps without a server")
