@@ -20,11 +20,12 @@ from neurolm.distributed.sweep_driver import trial_run
 from neurolm.distributed.sweep_log import sole_driver
 from neurolm.distributed.train import anchored, train
 from neurolm.distributed.trial_budget import read_recording
-from neurolm.distributed.tune import room, take_model
+from neurolm.distributed.tune import room
 from neurolm.progress import Bar
 from neurolm.reports.confirmation import FILE_NAME, Confirmation, SeedRun
 from neurolm.reports.sweep import SweepRecord, TrialRecord
 from neurolm.tracking import start_run
+from neurolm.training.checkpoint import copy_model
 from neurolm.training.run_checkpoint import RunCheckpoints
 from neurolm.training.runs import InstructRun, training_digest, without_raw_places
 from neurolm.training.stopping import Stopped, stop_signals
@@ -230,7 +231,7 @@ def keep_best(run: TuneRun, best: TrialRecord, found: Confirmation) -> Confirmat
     model = run.out / "instruct" / "model"
     if chosen is None or (chosen.seed == found.kept_seed and model.is_dir()):
         return found
-    take_model(run.sweep_folder / chosen.run_id / "model", model)
+    copy_model(run.sweep_folder / chosen.run_id / "model", model)
     config = without_raw_places(run.trial_run({**best.parameters, "seed": chosen.seed}))
     (run.out / "best.yaml").write_text(as_yaml(config))
     return replace(found, kept_seed=chosen.seed)

@@ -8,7 +8,6 @@ start hands Ray Tune what is left to do. A trial that was cut off goes on at its
 import functools
 import json
 import math
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -31,6 +30,7 @@ from neurolm.distributed.trial_budget import BudgetAxis, read_recording
 from neurolm.distributed.warm_start import given_first, learnt
 from neurolm.reports.sweep import SweepRecord
 from neurolm.tracking import start_run
+from neurolm.training.checkpoint import copy_model
 from neurolm.training.leakage import check_leakage
 from neurolm.training.runs import without_raw_places
 from neurolm.training.stopping import Stopped, stop_signals
@@ -103,7 +103,7 @@ def _sweep(run: TuneRun, folder: Path) -> SweepRecord:
         reasons = "; ".join(sorted({trial.reason or trial.state for trial in record.trials}))
         raise UserError(f"{folder}: no trial of {len(record.trials)} finished: {reasons}")
     (run.out / "best.yaml").write_text(as_yaml(without_raw_places(run.trial_run(best.parameters))))
-    take_model(folder / trial_name(best.number) / "model", run.out / "instruct" / "model")
+    copy_model(folder / trial_name(best.number) / "model", run.out / "instruct" / "model")
     told = {state: float(record.count(state)) for state in STATUS} | {
         "best_score": best.best_value or 0.0,
         "num_trials": float(len(record.trials)),
@@ -249,12 +249,3 @@ def _refuse_other_sweep(run: TuneRun, folder: Path) -> None:
             "the folder to start again"
         )
     path.write_text(json.dumps(origin, indent=1))
-
-
-def take_model(source: Path, target: Path) -> None:
-    """Copy a model folder, whole or not at all."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside)
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)

@@ -73,6 +73,15 @@ def save_model(
     aside.rename(folder)
 
 
+def copy_model(source: Path, target: Path) -> None:
+    """Put a copy of a model folder in the place of another, whole or not at all."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+
+
 def load_model(folder: Path, kind: str) -> ModelFolder:
     """Read a model folder and check it. Raises ModelFolderError."""
     manifest_path = folder / "manifest.json"

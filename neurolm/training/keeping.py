@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from neurolm.training.checkpoint import copy_model
+
 Keep = Literal["best", "final", "ranks"]
 """The best mean over tasks; the last validation; the best mean rank over tasks."""
 FRONT = "pareto"
@@ -93,7 +95,7 @@ class Keeper:
         self._choose(chosen)
         if is_first:
             if is_new:
-                _copy(self.place(self.validations[chosen]["step"]), self._folder / "model")
+                copy_model(self.place(self.validations[chosen]["step"]), self._folder / "model")
             on_front = {self.place(self.validations[row]["step"]) for row in self._rows}
             for folder in set((self._folder / FRONT).glob("step-*")) - on_front:
                 shutil.rmtree(folder)
@@ -122,12 +124,3 @@ class Keeper:
     def _choose(self, row: int) -> None:
         self._best.clear()
         self._best.update(self.validations[row]["metrics"])
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Replace a model folder by a copy of another, whole or not at all."""
-    aside = target.with_name(f".{target.name}.ranked")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside)
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
