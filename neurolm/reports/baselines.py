@@ -13,12 +13,11 @@ from neurolm.baselines.prediction import fit_baseline
 from neurolm.baselines.settings import BaselineName, BaselineRun
 from neurolm.config import UserError, as_dict, digest
 from neurolm.eeg.shards import Store, WindowIndex, open_test_split
-from neurolm.evaluation.details import details
-from neurolm.evaluation.predictions import Predictions, score
+from neurolm.evaluation.predictions import Predictions
 from neurolm.progress import ProgressBar
 from neurolm.reports.baseline_table import FACTS, FOLDER, BaselineTable, read_table
-from neurolm.reports.evaluation_page import write_evaluation_page
-from neurolm.reports.results import save_results, write_results, write_whole
+from neurolm.reports.evaluated import write_evaluated
+from neurolm.reports.results import save_results, write_whole
 from neurolm.text.asked import windows_of_task
 from neurolm.text.instructions import Task
 from neurolm.tracking import FILE_NAME, JsonlTracker, NullTracker, TeeTracker, Tracker
@@ -53,20 +52,16 @@ def run_baselines(run: BaselineRun, say: Callable[[str], None] = lambda line: No
     for name, by_task in fits.items():
         found = {task.name: _answers(by_task[task.name].fitted, task, opened, test) for task in tasks}
         folder = run.out / FOLDER / name
-        for task_name, predictions in found.items():
-            predictions.save(folder / "predictions" / f"{task_name}.parquet")
-        results = write_results(
-            folder / "results.json",
-            {task_name: score(predictions) for task_name, predictions in found.items()},
+        write_evaluated(
+            folder,
+            found,
             config_digest=baseline_digest(run, name),
             data_digest=store.digest,
             git_commit=git_commit(),
             seed=run.seed,
             test_openings=opening.count,
             leakage=leakage[reasons[name]],
-            details={task_name: details(predictions) for task_name, predictions in found.items()},
         )
-        write_evaluation_page(folder / "evaluation.html", results, found)
         save_results(folder / FACTS, {task_name: fit.facts for task_name, fit in by_task.items()})
     table = read_table(run.out, store.digest)
     write_whole(run.out / FOLDER / "table.md", table.markdown())

@@ -10,12 +10,11 @@ import numpy as np
 
 from neurolm.config import digest
 from neurolm.evaluation.comparison import compare_means
-from neurolm.evaluation.details import accuracy_by_subject, details
+from neurolm.evaluation.details import accuracy_by_subject
 from neurolm.evaluation.pooling import INNER_FOLDS, OUT_OF_FOLD, pool
-from neurolm.evaluation.predictions import Predictions, score
-from neurolm.reports.evaluated import Evaluated, read_evaluated
-from neurolm.reports.evaluation_page import write_evaluation_page
-from neurolm.reports.results import ResultsError, save_results, write_results, write_whole
+from neurolm.evaluation.predictions import Predictions
+from neurolm.reports.evaluated import Evaluated, read_evaluated, write_evaluated
+from neurolm.reports.results import ResultsError, save_results, write_whole
 from neurolm.reports.seeds import over_seeds
 
 RUN = "fold_run.json"
@@ -107,21 +106,17 @@ def _pool_seed(plan: Plan, folds: Sequence[Evaluated], seed: int, target: Path) 
     for name in tasks:
         parts = [fold.predictions[name] for fold in folds if name in fold.predictions]
         found[name] = pool(parts, split=plan.split, num_windows=plan.num_windows[name])
-        found[name].save(target / "predictions" / f"{name}.parquet")
     commits = {fold.results["git_commit"] for fold in folds}
-    results = write_results(
-        target / "results.json",
-        {name: score(predictions) for name, predictions in found.items()},
+    return write_evaluated(
+        target,
+        found,
         config_digest=plan.config_digest,
         data_digest=digest(sorted(fold.results["data_digest"] for fold in folds)),
         git_commit=commits.pop() if len(commits) == 1 else None,
         seed=seed,
         test_openings=max(fold.results["test_openings"] for fold in folds),
         leakage=_leakage([fold.results.get("leakage") for fold in folds]),
-        details={name: details(predictions) for name, predictions in found.items()},
     )
-    write_evaluation_page(target / "evaluation.html", results, found)
-    return Evaluated(target, results, found)
 
 
 def _leakage(folds: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:

@@ -12,12 +12,9 @@ from pydantic import Field
 from neurolm.config import Location, UserError, config
 from neurolm.datasets.ingest import Step
 from neurolm.eeg.shards import Store, WindowIndex, open_test_split
-from neurolm.evaluation.details import details
 from neurolm.evaluation.perplexity import LANGUAGE
 from neurolm.evaluation.predicting import predict_split
-from neurolm.evaluation.predictions import score
-from neurolm.reports.evaluation_page import write_evaluation_page
-from neurolm.reports.results import write_results
+from neurolm.reports.evaluated import write_evaluated
 from neurolm.text.asked import count_left_out
 from neurolm.text.task import Task
 from neurolm.text.wording import option_orders_of
@@ -88,27 +85,22 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         released_protocol=run.released_protocol,
         option_orders=run.option_orders,
     )
-    folder = run.out / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
     for name, predictions in found.items():
         if not len(predictions.row):
             raise UserError(f"{run.store}: no test windows for task {name}; give the split at least one test subject")
-        predictions.save(folder / f"{name}.parquet")
-    path = run.out / "results.json"
-    results = write_results(
-        path,
-        {name: score(predictions) for name, predictions in found.items()},
+    evaluated = write_evaluated(
+        run.out,
+        found,
         config_digest=values["trained"]["config_digest"],
         data_digest=digest,
         git_commit=git_commit(),
         seed=values["trained"]["seed"],
         test_openings=opening.count,
         leakage=leakage,
-        details={name: details(predictions) for name, predictions in found.items()},
         asked={name: _how_asked(run, task.task, index) for name, task in tasks.items()},
         language=_language(values["trained"]),
     )
-    return Evaluation(results, path, write_evaluation_page(run.out / "evaluation.html", results, found))
+    return Evaluation(evaluated.results, evaluated.results_path, run.out / "evaluation.html")
 
 
 def _how_asked(run: EvaluateRun, task: Task, index: WindowIndex) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """A folder that was evaluated: its ``results.json`` and the answers behind it, without a model or a store."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neurolm.evaluation.predictions import Predictions
-from neurolm.reports.results import ResultsError, read_results
+from neurolm.evaluation.details import details
+from neurolm.evaluation.predictions import Predictions, score
+from neurolm.reports.evaluation_page import write_evaluation_page
+from neurolm.reports.results import ResultsError, read_results, write_results
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,20 @@ def read_evaluated(out: Path) -> Evaluated:
                 "evaluate again"
             )
     return Evaluated(out, results, predictions)
+
+
+def write_evaluated(out: Path, predictions: Mapping[str, Predictions], **about: Any) -> Evaluated:
+    """Score the answers of every task and write them, ``results.json`` and ``evaluation.html``.
+
+    ``about`` is what else `write_results` is told of the evaluation.
+    """
+    for name, answers in predictions.items():
+        answers.save(out / "predictions" / f"{name}.parquet")
+    results = write_results(
+        out / "results.json",
+        {name: score(answers) for name, answers in predictions.items()},
+        details={name: details(answers) for name, answers in predictions.items()},
+        **about,
+    )
+    write_evaluation_page(out / "evaluation.html", results, predictions)
+    return Evaluated(out, results, dict(predictions))
