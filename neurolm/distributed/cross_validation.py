@@ -156,9 +156,14 @@ class FoldOfSeed:
         return read_pipeline(self.path, {**self.overrides, **places, **(settings or {})})[1]
 
     def num_windows(self) -> dict[str, int]:
-        """The windows of every task's data set, in whatever split."""
+        """The windows that every task is asked about, in whatever split."""
         by_label = Store.open(self.store).manifest.windows_by_label
-        return {task.name: sum(by_label.get(task.data_set, {}).values()) for task in self._tasks()}
+        return {
+            task.name: sum(
+                count for label, count in by_label.get(task.data_set, {}).items() if label not in task.left_out
+            )
+            for task in self._tasks()
+        }
 
     def _run_alike(self) -> dict[str, Any]:
         """Run what no fold changes, once for the seed, and say where it lies; nothing where the folds change all."""

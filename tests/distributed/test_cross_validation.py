@@ -14,7 +14,8 @@ from neurolm.baselines.settings import BaselineRun
 from neurolm.config import ConfigError, load
 from neurolm.datasets.ingest import Step, plan_downstream, run_locally, write_store
 from neurolm.distributed import cross_validation
-from neurolm.distributed.cross_validation import cross_validate
+from neurolm.distributed.cross_validation import FoldOfSeed, cross_validate
+from neurolm.distributed.pipeline import read_pipeline
 from neurolm.eeg.shards import Store, open_test_split
 from neurolm.evaluation.predictions import Predictions
 from neurolm.reports.evaluate import EvaluateRun
@@ -189,3 +190,14 @@ def test_what_cannot_be_cross_validated_is_refused(config: Path, settings: dict[
     config.write_text(yaml.safe_dump({name: value for name, value in values.items() if name != "evaluate"}))
     with pytest.raises(ConfigError, match="a cross-validation needs evaluate"):
         cross_validate(config, settings)
+
+
+def test_windows_that_a_task_leaves_out_are_not_waited_for(done: Done, config: Path, settings: dict[str, Any]) -> None:
+    cross_validate(config, settings)
+    one = FoldOfSeed(config, settings, read_pipeline(config, settings)[0], fold=0, num_folds=2, seed=0)
+    own = {"data_set": "workload", "question": "Busy?", "answers": {"no": "No", "yes": "Yes"}}
+    tasks = {"busy": own | {"label_map": {"rest": None, "arithmetic": "yes"}}}
+    model = one.folder / "instruct" / "model" / "config.yaml"
+    model.write_text(yaml.safe_dump({"tasks": ["workload", "busy"], "own_tasks": tasks}))
+    counts = Store.open(one.store).manifest.windows_by_label["workload"]
+    assert one.num_windows() == {"workload": sum(counts.values()), "busy": counts["arithmetic"]}
