@@ -55,6 +55,8 @@ def from_config(config: LanguageModelConfig, num_rows: int) -> Any:
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,
             attn_implementation=ATTENTION,
+            bos_token_id=None,  # the text code knows; GPT-2's id may be beyond the table
+            eos_token_id=None,
         )
     )
     for table in (base.wte, base.wpe):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from neurolm.config import UserError, config
 from neurolm.models.lora import LoraConfig, add_adapters, merge_adapters
 from neurolm.models.vocabulary_head import HeadLoss, VocabularyHead
-from neurolm.text.bpe import gpt2_bpe
+from neurolm.text.bpe import NUM_MERGES, gpt2_bpe, shortened_bpe
 from neurolm.text.code import TextCode
 
 
@@ -40,6 +40,9 @@ class LanguageModelConfig:
     """Rows of the position table."""
     text_vocabulary_size: int | None = Field(default=None, ge=1)
     """Rows of the text table; EEG codes are the classes after them. Null: what the text code needs, 50304 for GPT-2."""
+    text_merges: int | None = Field(default=None, ge=0, lt=NUM_MERGES)
+    """Write text with the first so many of GPT-2's 50000 byte-pair merges, where no pretrained model has a code of its
+    own; null: with all. A model 64 wide trains nine times faster with 768."""
     activation: Literal["gelu", "gelu_new"] = "gelu"
     """GELU of the MLP: exact, as in the released NeuroLM, or GPT-2's tanh approximation."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -63,6 +66,8 @@ class LanguageModelConfig:
                     raise UserError(f"{name} is set, but no pretrained model: set name_or_path too, or {name} to null")
             if self.architecture is None and self.hidden_size % self.num_heads:
                 raise UserError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        elif self.text_merges is not None:
+            raise UserError("text_merges is set, but a pretrained model has its own text code: set one of them to null")
         elif self.architecture is not None:
             raise UserError("name_or_path and architecture both say which model to build; set one of them to null")
 
@@ -71,7 +76,7 @@ class LanguageModel(nn.Module):
     """A causal LM without its own head, and a head over the merged vocabulary."""
 
     def __init__(self, config: LanguageModelConfig, codebook_size: int, text_code: TextCode | None = None) -> None:
-        """``text_code`` is known where a model folder is read; None: a pretrained model's own, else GPT-2's.
+        """``text_code`` is known where a model folder is read; None: a pretrained model's own, else of GPT-2's merges.
 
         Raises:
             UserError: the pretrained model cannot be loaded, has no usable tokenizer, or cannot be driven as above.
@@ -81,7 +86,9 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         pretrained = None if config.name_or_path is None else causal_lm.pretrained(config)
-        self.text_code = text_code or (gpt2_bpe() if pretrained is None else causal_lm.code_of(pretrained, config))
+        if text_code is None:
+            text_code = _code_from_scratch(config) if pretrained is None else causal_lm.code_of(pretrained, config)
+        self.text_code = text_code
         self.text_vocabulary_size: int = config.text_vocabulary_size or self.text_code.num_rows
         self.num_classes = self.text_vocabulary_size + codebook_size
         model = causal_lm.from_config(config, self.text_vocabulary_size) if pretrained is None else pretrained
@@ -237,3 +244,7 @@ class LanguageModel(nn.Module):
         rows[:num_old] = table.weight
         table.weight = nn.Parameter(rows)  # in place: some families scale what their own kind of table gives
         table.num_embeddings = self.base.config.vocab_size = self.text_vocabulary_size
+
+
+def _code_from_scratch(config: LanguageModelConfig) -> TextCode:
+    return gpt2_bpe() if config.text_merges is None else shortened_bpe(config.text_merges)

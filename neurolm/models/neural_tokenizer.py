@@ -1,7 +1,7 @@
 """The text-aligned neural tokenizer: EEG patches to vectors, vectors to codes, codes back to signal and spectrum.
 
-- encoder: temporal convolution, plus embeddings of channel and second, a transformer that sees the whole window in
-  both directions, a final layer norm. Its output, the *features*, is what the language model reads;
+- encoder: temporal convolution (or spectrum) of each patch, plus embeddings of channel and second, a transformer that
+  sees the whole window in both directions, a final layer norm. Its output, the *features*, the language model reads;
 - latents: two linear layers with tanh, unit length, fp32; the codebook's nearest row is the token's code;
 - decoders: one to the signal, one to the Fourier amplitudes, each a smaller transformer with its own embeddings.
 
@@ -21,6 +21,7 @@ from neurolm.config import UserError, config
 from neurolm.models.losses import NUM_BINS, frequency_target, raw_target, squared_errors_of
 from neurolm.models.patch_embedding import POINTS, PatchEmbedding
 from neurolm.models.quantizer import Quantizer
+from neurolm.models.spectrum_embedding import SpectrumEmbedding
 from neurolm.models.standardisation import EPSILON, RunningStandardisation
 from neurolm.models.transformer import Transformer, TransformerConfig, initialise_linear
 
@@ -54,6 +55,11 @@ class NeuralTokenizerConfig:
     """What the decoders reconstruct: the signal, its Fourier amplitudes, or both."""
     amplitude: Literal["linear", "log"] = "linear"
     """Scale of the Fourier amplitudes that are reconstructed."""
+    patch_input: Literal["signal", "spectrum"] = "signal"
+    """What a patch's vector is computed from: the signal, by temporal convolution, or its log amplitudes by frequency.
+
+    signal, as in the paper; from little data and in little time more is learnt from spectrum.
+    """
     norm: Literal["window", "token"] = "window"
     """Whether the temporal convolution normalises over the window, as released, or within each patch."""
     latent_norm: Literal["none", "running"] = "none"
@@ -83,6 +89,8 @@ class NeuralTokenizerConfig:
             raise UserError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if self.compat_pad_to is not None and self.norm == "token":
             raise UserError("compat_pad_to is meaningless with norm 'token', where no patch sees another's padding")
+        if self.patch_input == "spectrum" and (self.compat_pad_to is not None or self.norm == "token"):
+            raise UserError("patch_input 'spectrum' has no convolution: leave compat_pad_to at null and norm at window")
 
     @property
     def targets(self) -> tuple[Literal["raw", "frequency"], ...]:
@@ -109,8 +117,11 @@ class Encoder(nn.Module):
 
     def __init__(self, config: NeuralTokenizerConfig) -> None:
         super().__init__()
-        self.patch_embedding = PatchEmbedding(config.hidden_size, config.norm)
-        initialise_linear(self.patch_embedding.linear)
+        if config.patch_input == "spectrum":
+            self.patch_embedding: nn.Module = SpectrumEmbedding(config.hidden_size)
+        else:
+            self.patch_embedding = PatchEmbedding(config.hidden_size, config.norm)
+            initialise_linear(self.patch_embedding.linear)
         self.place = PlaceEmbedding(config)
         self.transformer = Transformer(_transformer_config(config, config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-6)

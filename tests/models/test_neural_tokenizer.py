@@ -137,3 +137,19 @@ def test_full_size_counts_equal_the_released_ones(depth: int, decoder: int, trai
     codebook = model.quantizer.codebook.numel()
     quantizer = 2 * codebook + 8192
     assert trainable + quantizer + text_table.numel() == 185_839_406 - 2 * (4 - depth) * (28_664_064 - 21_584_640)
+
+
+def test_spectrum_replaces_the_convolution_and_learns() -> None:
+    model, (signal, channel_index, time_index) = tiny(patch_input="spectrum"), windows()
+    assert not any("convolutions" in name for name in model.state_dict())
+    sum(model(signal, channel_index, time_index).squared_errors.values()).backward()  # type: ignore[union-attr]
+    learnt = [name for name, weight in model.encoder.patch_embedding.named_parameters() if weight.grad is not None]
+    assert learnt == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
+    louder, as_is = (model.encode(one, channel_index, time_index) for one in (9 * signal, signal))
+    torch.testing.assert_close(louder, as_is, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"compat_pad_to": 276}, {"norm": "token"}])
+def test_spectrum_has_no_settings_of_the_convolution(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="patch_input"):
+        tiny(patch_input="spectrum", **settings)
