@@ -11,6 +11,7 @@ import numpy as np
 from neurolm.evaluation import bootstrap, metrics
 from neurolm.evaluation.bootstrap import RankedSubjects
 from neurolm.evaluation.calibration import Calibration, calibration
+from neurolm.evaluation.centring import centred_by_subject
 from neurolm.evaluation.predictions import COLUMNS, Predictions, score
 from neurolm.evaluation.released import released_scores
 
@@ -62,6 +63,16 @@ class RecordingScore:
 
 
 @dataclass(frozen=True)
+class CentredScore:
+    """A window's answer relative to its subject's other windows; see `neurolm.evaluation.centring`."""
+
+    balanced_accuracy: float
+    balanced_accuracy_ci95: list[float] | None
+    auroc: float | None
+    auroc_ci95: list[float] | None
+
+
+@dataclass(frozen=True)
 class TaskDetails:
     """The fields of ``results.json`` beside those of ``TaskResult``."""
 
@@ -74,6 +85,8 @@ class TaskDetails:
     subjects: SubjectSpread
     recordings: RecordingScore | None
     """None where a recording has windows of several classes."""
+    centred_by_subject: CentredScore | None
+    """None for more than two classes, or where a subject's windows are all of one."""
     released_protocol: dict[str, float | None] | None
     """None unless the released protocol was asked for."""
 
@@ -87,7 +100,7 @@ def details(predictions: Predictions, *, seed: int = 0) -> TaskDetails:
     """Look closer at a task's answers; ``seed`` is the bootstrap's. Raises ValueError if there is no window."""
     labels, predicted, num_classes = predictions.label_index, predictions.predicted, len(predictions.labels)
     confusion = metrics.confusion_matrix(labels, predicted, num_classes)
-    recordings = by_recording(predictions)
+    recordings, centred = by_recording(predictions), centred_by_subject(predictions)
     return TaskDetails(
         intervals=intervals(predictions, seed=seed),
         labels=list(predictions.labels),
@@ -96,6 +109,7 @@ def details(predictions: Predictions, *, seed: int = 0) -> TaskDetails:
         calibration=calibration(predictions),
         subjects=subject_spread(predictions),
         recordings=None if recordings is None else _recording_score(recordings, seed),
+        centred_by_subject=None if centred is None else _centred_score(centred, seed),
         released_protocol=None
         if predictions.released_answer is None
         else released_scores(labels, predictions.released_answer, num_classes),
@@ -169,4 +183,15 @@ def _recording_score(recordings: Predictions, seed: int) -> RecordingScore:
         confusion_matrix=metrics.confusion_matrix(
             recordings.label_index, recordings.predicted, len(recordings.labels)
         ).tolist(),
+    )
+
+
+def _centred_score(centred: Predictions, seed: int) -> CentredScore:
+    result = score(centred, seed=seed)
+    interval = result.balanced_accuracy_ci95
+    return CentredScore(
+        balanced_accuracy=result.balanced_accuracy,
+        balanced_accuracy_ci95=list(interval) if interval else None,
+        auroc=result.auroc,
+        auroc_ci95=intervals(centred, seed=seed).auroc_ci95,
     )

@@ -79,6 +79,13 @@ def _scores(result: Mapping[str, Any]) -> str:
         else "A recording has windows of several classes here, so there is no one answer a recording."
     )
     texts = [note, "Intervals are over subjects, by bootstrap; there are none below five subjects."]
+    if centred := result.get("centred_by_subject"):
+        texts.append(
+            f"Relative to each subject's mean log-odds: balanced accuracy {_number(centred['balanced_accuracy'])} "
+            f"({_interval(centred['balanced_accuracy_ci95'])}), AUROC {_number(centred['auroc'])} "
+            f"({_interval(centred['auroc_ci95'])}). No label is read for that, but it needs all of a person's windows, "
+            "and the classes in about equal parts."
+        )
     if released:
         told = ", ".join(f"{word.replace('_', ' ')} {_number(value)}" for word, value in released.items())
         texts.append(f"By the released protocol (written answers, hard scores): {told}.")

@@ -151,6 +151,11 @@ def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
         if left_out := task.get("left_out"):
             told = ", ".join(f"{label} ({number})" for label, number in left_out.items())
             notes.append(f"{name}: windows left out by their label: {told}.")
+        if centred := task.get("centred_by_subject"):
+            notes.append(
+                f"{name}: relative to each subject's mean log-odds, which needs all windows of a person and classes in "
+                f"equal parts: {centred['balanced_accuracy']:.3f}, AUROC {_number(centred['auroc'])}."
+            )
         if orders := task.get("option_orders"):
             notes.append(f"{name}: probabilities are means over {orders} orders of the options.")
     if language := results.get("language"):

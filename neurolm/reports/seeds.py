@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from neurolm.evaluation import bootstrap, metrics
+from neurolm.evaluation.centring import centred_by_subject
 from neurolm.evaluation.comparison import aligned
-from neurolm.evaluation.predictions import Predictions
+from neurolm.evaluation.predictions import Predictions, score
 from neurolm.reports.evaluated import Evaluated
 from neurolm.reports.results import ResultsError
 
@@ -66,6 +67,14 @@ def _task(name: str, runs: Sequence[Evaluated]) -> dict[str, Any]:
         found[field] = float(np.mean(values)) if is_known else None
         found[f"{field}_sd"] = float(np.std(values, ddof=1)) if is_known else None
     found["balanced_accuracy_ci95"] = _interval([run.predictions[name] for run in runs])
+    centred = [one for run in runs if (one := centred_by_subject(run.predictions[name])) is not None]
+    if centred:
+        scores = [score(one) for one in centred]
+        found["centred_by_subject"] = {
+            "balanced_accuracy": float(np.mean([one.balanced_accuracy for one in scores])),
+            "balanced_accuracy_ci95": _interval(centred),
+            "auroc": float(np.mean([one.auroc for one in scores if one.auroc is not None])),
+        }
     return found
 
 
