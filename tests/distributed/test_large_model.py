@@ -20,7 +20,7 @@ from neurolm.tracking import FILE_NAME, read_curves
 from neurolm.training.runs import load_run
 from tests.distributed.processes import ROOT, Family, committed_steps, environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.xl, pytest.mark.timeout(3 * 3600), pytest.mark.filterwarnings("default")]
 CONFIGS = ROOT / "ray_jobs" / "configs" / "xl-cpu"
 PEAK_GIB = 22
 SUBJECTS = ("00", "01", "02")
