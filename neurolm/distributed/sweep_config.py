@@ -69,11 +69,12 @@ class TuneRun(InstructRun):
     """The sweep."""
 
     @model_validator(mode="after")
-    def _trials_are_judged_by_their_best(self) -> "TuneRun":
-        if self.keep != "best" or self.patience is not None:
+    def _trials_are_judged_by_one_score(self) -> "TuneRun":
+        if self.keep == "ranks" or self.patience is not None:
             raise ValueError(
-                "a sweep judges trials by their best mean score and stops them itself: leave keep at best and patience "
-                "at null, and set them where the best config is trained again (ray_jobs/train.py OUT/best.yaml)"
+                "a sweep judges trials by their best mean score, or with keep: final by their last, and stops them "
+                "itself: set keep: ranks and patience where the best config is trained again (ray_jobs/train.py "
+                "OUT/best.yaml)"
             )
         return self
 

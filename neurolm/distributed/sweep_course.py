@@ -16,6 +16,7 @@ from neurolm.distributed.study_copy import StudyCopy
 from neurolm.distributed.sweep_log import Point, SweepLog, Trial
 from neurolm.distributed.sweep_view import SweepView
 from neurolm.reports.sweep import State
+from neurolm.training.keeping import Keep
 
 
 class Course(SweepView):
@@ -44,10 +45,13 @@ class Course(SweepView):
         for trial in self.state.unfinished:
             self._judge(trial)  # it may have been the last thing that was heard before a kill
 
-    def begin(self, given: list[dict[str, Any]], learnt: list[dict[str, Any]]) -> None:
-        """Say what to try first and what the sampler is told of earlier sweeps; one that has begun keeps its own."""
+    def begin(self, given: list[dict[str, Any]], learnt: list[dict[str, Any]], keep: Keep = "best") -> None:
+        """Say what to try first, what the sampler is told of earlier sweeps, and which weights trials keep.
+
+        A sweep that has begun stays as it is.
+        """
         if self.state.given is None:
-            self._append("begin", given=given, learnt=learnt)
+            self._append("begin", given=given, learnt=learnt, keep=keep)
 
     @property
     def num_left(self) -> int:

@@ -3,8 +3,8 @@
 This file is the truth about a sweep; Optuna's study, the record and the pages are made from it. Every line is on the
 disk before anything is done because of it, so after any kill the sweep goes on from what the lines say.
 
-Events: ``begin`` (what to try first, and what is learnt from earlier sweeps), ``trial`` (its parameters, and what the
-sampler noted), ``report`` (a validation), ``end`` (complete, pruned or failed).
+Events: ``begin`` (what to try first, what is learnt from earlier sweeps, which weights trials keep), ``trial`` (its
+parameters, and what the sampler noted), ``report`` (a validation), ``end`` (complete, pruned or failed).
 """
 
 import fcntl
@@ -20,6 +20,7 @@ from typing import Any
 
 from neurolm.config import UserError
 from neurolm.reports.sweep import State
+from neurolm.training.keeping import Keep
 
 FILE_NAME = "trials.jsonl"
 
@@ -60,6 +61,8 @@ class Trial:
     """What the sampler noted on the trial (Optuna's system attributes)."""
     began: float
     """When it was proposed, in seconds since 1970."""
+    keep: Keep = "best"
+    """Which of its weights a run keeps."""
     points: list[Point] = field(default_factory=list)
     state: State | None = None
     """None while it is under way."""
@@ -68,8 +71,10 @@ class Trial:
 
     @property
     def kept(self) -> Point | None:
-        """The validation whose weights the run kept: the first of the best score; None where there is none."""
+        """The validation whose weights the run kept: the first of the best score, or the last; None: there is none."""
         finite = [point for point in self.points if math.isfinite(point.score)]
+        if self.keep == "final":
+            return finite[-1] if finite else None
         return max(finite, key=lambda point: point.score, default=None)
 
 
@@ -82,6 +87,8 @@ class SweepState:
     """What the sampler noted on the whole study."""
     given: list[dict[str, Any]] | None = None
     """``parameters`` and ``origin`` of the trials to make first; None before the sweep has begun."""
+    keep: Keep = "best"
+    """Which of their weights trials keep."""
     learnt: list[dict[str, Any]] = field(default_factory=list)
     """``parameters``, ``objectives``, ``score`` and ``origin`` of earlier sweeps' trials that the sampler is told."""
 
@@ -97,14 +104,14 @@ class SweepState:
         """Let one more event happen."""
         kind, at = event["event"], float(event["time"])
         if kind == "begin":
-            self.given, self.learnt = list(event["given"]), list(event["learnt"])
+            self.given, self.learnt, self.keep = list(event["given"]), list(event["learnt"]), event["keep"]
         elif kind == "trial":
             assert event["number"] == len(self.trials), "trials are numbered in order"
             self.notes |= event["study_notes"]
             values = {
                 name: event[name] for name in ("number", "parameters", "origin", "full_budget", "mistake", "notes")
             }
-            self.trials.append(Trial(**values, began=at))
+            self.trials.append(Trial(**values, began=at, keep=self.keep))
         elif kind == "report":
             values = {name: event[name] for name in ("step", "budget", "score", "objectives", "tasks")}
             self.trials[event["number"]].points.append(Point(**values))

@@ -23,10 +23,11 @@ CONFIG = "config.yaml"
 
 def metric_in_words(run: TuneRun) -> str:
     """What the curves and the best values show."""
+    when = " at the end" if run.keep == "final" else ""
     if run.sweep.objective in ("score", "tasks"):
         own = any(task.metric for task in run.asked_tasks)
-        return f"validation {'score' if own else SELECTIONS[run.selection]}, mean over {', '.join(run.tasks)}"
-    return f"validation {run.sweep.objective}"
+        return f"validation {'score' if own else SELECTIONS[run.selection]}{when}, mean over {', '.join(run.tasks)}"
+    return f"validation {run.sweep.objective}{when}"
 
 
 def summary(run: TuneRun, view: SweepView, full_budget: int, recordings: Sequence[TrialRecording]) -> SweepRecord:

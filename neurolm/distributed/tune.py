@@ -81,7 +81,7 @@ def _sweep(run: TuneRun, folder: Path) -> SweepRecord:
         lambda parameters: axis.full(trial_run(run, 0, dict(parameters)).epochs),
     )
     if course.state.given is None:
-        course.begin(given_first(run), learnt(run, metric_in_words(run), full_budget))
+        course.begin(given_first(run), learnt(run, metric_in_words(run), full_budget), run.keep)
     (folder / CONFIG).write_text(as_yaml(without_raw_places(run)))
     tracker = start_run(run.tracking, folder=folder, name="sweep", run_key=run.key, wait_s=30.0)
     tracker.params(

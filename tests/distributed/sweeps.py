@@ -12,6 +12,7 @@ from neurolm.distributed.search_space import Distribution
 from neurolm.distributed.study import Plan, SamplerConfig
 from neurolm.distributed.sweep_course import Course
 from neurolm.distributed.sweep_log import FILE_NAME, Point, Trial
+from neurolm.training.keeping import Keep
 
 FULL, VALIDATIONS = 1000, 4
 SPACES: dict[str, dict[str, Any]] = {
@@ -39,10 +40,10 @@ def make_plan(kind: str, space: str = "plain", num_trials: int = 9, **changes: A
     } | changes)  # fmt: skip
 
 
-def open_course(folder: Path, plan: Plan, pruning: PruningConfig | None = None) -> Course:
+def open_course(folder: Path, plan: Plan, pruning: PruningConfig | None = None, keep: Keep = "best") -> Course:
     rule = pruning or PruningConfig(kind="asha", grace=0.25, reduction_factor=2)
     course = Course(folder, plan, rule, look_budgets(rule, FULL, FULL / VALIDATIONS), full_budget)
-    course.begin([], [])
+    course.begin([], [], keep)
     return course
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from neurolm.config import UserError
 from neurolm.distributed import sweep_course
 from neurolm.distributed.pruning import PruningConfig
-from neurolm.distributed.study import STUDY, importances, propose
+from neurolm.distributed.study import STUDY, final_values, importances, propose
 from neurolm.distributed.study_copy import DATABASE
 from neurolm.distributed.sweep_course import Course
 from neurolm.distributed.sweep_log import FILE_NAME, SweepLog, SweepState, sole_driver
+from neurolm.training.keeping import Keep
 from tests.distributed.sweeps import FULL, curve, history, make_plan, open_course, run
 
 
@@ -158,6 +160,23 @@ def test_what_was_validated_unheard_is_heard_before_it_goes_on(tmp_path: Path) -
     assert [budget for budget, _ in course.rungs(weak)] == [250]
 
 
+def test_trials_are_judged_by_the_weights_that_they_keep(tmp_path: Path) -> None:
+    """With keep: final the last validation counts, though others were better."""
+    plan = make_plan("random", "numbers")
+    *rising, last = curve({"rate": 1e-3, "decay": 0.0}, plan.directions)
+    points = [*rising, replace(rising[0], step=last.step, budget=last.budget)]
+    judged: list[tuple[Keep, float, list[float]]] = [("best", 0.875, [0.875]), ("final", 0.5, [0.5])]
+    for keep, score, objectives in judged:
+        course = open_course(tmp_path / keep, plan, PruningConfig(kind="none"), keep=keep)
+        trial = course.new_trial()
+        assert trial is not None
+        course.end(course.hear(trial.number, points).number, "complete")
+        again = open_course(tmp_path / keep, plan, PruningConfig(kind="none"))  # its log remembers
+        kept = again.state.trials[0].kept
+        assert kept is not None and kept.score == score
+        assert final_values(plan, again.state.trials[0]) == objectives
+
+
 def test_given_trials_come_first(tmp_path: Path) -> None:
     plan = make_plan("tpe")
     course = Course(tmp_path, plan, PruningConfig(kind="none"), [], lambda parameters: FULL)
@@ -239,8 +258,8 @@ def test_only_one_process_drives_a_sweep(tmp_path: Path) -> None:
 
 def test_a_damaged_log_is_refused(tmp_path: Path) -> None:
     log = SweepLog(tmp_path)
-    log.append("begin", given=[], learnt=[])
-    log.append("begin", given=[], learnt=[])
+    log.append("begin", given=[], learnt=[], keep="best")
+    log.append("begin", given=[], learnt=[], keep="best")
     text = log.path.read_text()
     log.path.write_text(text[10:])
     with pytest.raises(UserError, match=r"trials\.jsonl: line 1 cannot be read"):

@@ -39,7 +39,7 @@ def reported(number: int, budget: int, score: float) -> dict[str, object]:
 
 
 BEGUN: list[dict[str, object]] = [
-    {"event": "begin", "given": [], "learnt": []},
+    {"event": "begin", "given": [], "learnt": [], "keep": "best"},
     proposed(0, 1e-3), reported(0, 200, 0.5), reported(0, 800, 0.6),
     {"event": "end", "number": 0, "state": "complete", "reason": None},
     proposed(1, 2e-3), reported(1, 200, 0.4),
