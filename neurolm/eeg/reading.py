@@ -59,6 +59,10 @@ class ReadingPlan:
     """Folder of the EEG tokens that are read in place of the store's signals; None: signals are read."""
     left_out: tuple[tuple[str, str], ...] = ()
     """Data set and label of windows that nobody asks about; they are in no batch."""
+    min_steps: int = 0
+    """So few windows that ``epochs`` are fewer steps are read more often."""
+    max_steps: int | None = None
+    """So many windows that ``epochs`` are more steps are read less often, perhaps not all."""
 
     def source(self, store: Store) -> WindowSource:
         """What the windows are read from. Raises TokenStoreError."""
@@ -100,10 +104,12 @@ class ReadingPlan:
         sizes = data_set_sizes(self.chosen(everything, "train"))
         mixture = self.mixture or MixtureConfig()
         counts = sizes if mixture.is_proportional else mixture.counts(sizes)
+        steps_per_epoch = -(-sum(sizes.values()) // self.batch_size) or 1
+        epochs = self.num_steps(steps_per_epoch) / steps_per_epoch
         found = {}
         for name, number in data_set_sizes(everything).items():
             size, labelled = sizes.get(name, 0), data_set_sizes(asked).get(name, 0)
-            found[name] = Readings(size, self.epochs * counts.get(name, 0), number - labelled, labelled - size)
+            found[name] = Readings(size, round(epochs * counts.get(name, 0)), number - labelled, labelled - size)
         return found
 
     def _asked(self, index: WindowIndex) -> WindowIndex:
@@ -114,7 +120,12 @@ class ReadingPlan:
 
     def total_steps(self, order: GlobalOrder) -> int:
         """Steps of the whole run."""
-        return self.epochs * order.steps_per_epoch
+        return self.num_steps(order.steps_per_epoch)
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Steps of a whole run whose training epochs have so many."""
+        steps = max(self.epochs * steps_per_epoch, self.min_steps)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
 def windows_of(store: Store, split: str, data_sets: Sequence[str] | None) -> WindowIndex:

@@ -11,6 +11,7 @@ from neurolm.planning.parameters import count
 from neurolm.planning.search import Option, Search
 from neurolm.planning.stages import build_planned_stage, load_planned_run
 from neurolm.planning.windows import PlannedWindows, planned_windows
+from neurolm.training.assembly import reading_plan
 from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.devices import PEAK_TFLOPS
 from neurolm.training.runs import TrainingRun
@@ -54,7 +55,7 @@ class Plan:
         """Steps of the whole run."""
         if self.windows.num_windows is None:
             return None
-        return self.run.epochs * math.ceil(self.windows.num_windows / self.run.batch.size)
+        return reading_plan(self.run).num_steps(math.ceil(self.windows.num_windows / self.run.batch.size))
 
     @property
     def seconds_per_step(self) -> float:

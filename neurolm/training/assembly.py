@@ -35,7 +35,7 @@ from neurolm.training.language import LanguageCheck
 from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
 from neurolm.training.model_export import TEXT_CODE, ModelDescription, describe
 from neurolm.training.pretrain import PretrainStage
-from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun
+from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, UnlabelledRun
 from neurolm.training.stage import Stage
 from neurolm.training.tasks import refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
@@ -147,9 +147,11 @@ def reading_plan(run: TrainingRun) -> ReadingPlan:
         data_sets = tuple(sorted({task.data_set for task in run.asked_tasks}))
         left_out = labels_left_out(run.asked_tasks)
         mixture = mixture.by_data_set({task.name: task.data_set for task in run.asked_tasks})
+    least, most = (run.min_steps, run.max_steps) if isinstance(run, UnlabelledRun) else (0, None)
     return ReadingPlan(
-        run.training_store, data_sets, run.batch.size, run.epochs, run.seed, mixture, run.training_tokens, left_out
-    )
+        run.training_store, data_sets, run.batch.size, run.epochs, run.seed, mixture, run.training_tokens, left_out,
+        min_steps=least, max_steps=most,
+    )  # fmt: skip
 
 
 def _schedule(run: TrainingRun, total: int) -> Schedule:

@@ -176,7 +176,23 @@ class TrainingRun(Step):
 
 
 @config
-class TokenizerRun(TrainingRun):
+class UnlabelledRun(TrainingRun):
+    """What the stages share that learn without labels, and so from stores of any size."""
+
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    """Read the windows more often than ``epochs`` where they are so few that these have fewer optimizer steps."""
+    max_steps: Annotated[int, Field(gt=0)] | None = None
+    """End after so many optimizer steps where ``epochs`` have more; null: never."""
+
+    @model_validator(mode="after")
+    def _steps_are_a_range(self) -> "UnlabelledRun":
+        if self.max_steps is not None and self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps {self.min_steps} is more than max_steps {self.max_steps}")
+        return self
+
+
+@config
+class TokenizerRun(UnlabelledRun):
     """Stage 1: the text-aligned neural tokenizer."""
 
     stage: Literal["tokenizer"] = "tokenizer"
@@ -203,7 +219,7 @@ class TokenizerRun(TrainingRun):
 
 
 @config
-class PretrainRun(TrainingRun):
+class PretrainRun(UnlabelledRun):
     """Stage 2: multi-channel autoregression."""
 
     stage: Literal["pretrain"] = "pretrain"

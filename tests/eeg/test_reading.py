@@ -94,3 +94,21 @@ def test_a_fraction_is_of_training_alone_and_within_every_larger_one(store: Stor
     other = plan(MixtureConfig(fraction=0.3), seed=2).windows(store, "train")
     assert set(other.rows) != rows[1]
     assert len(plan(MixtureConfig(fraction=0.1)).windows(store, "val")) == 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "workload"),
+    [
+        ({}, 18, "30 windows: 30 read 3 times"),
+        ({"min_steps": 12}, 18, "30 windows: 30 read 3 times"),
+        ({"min_steps": 36}, 36, "30 windows: 30 read 6 times"),
+        ({"max_steps": 12}, 12, "30 windows: 30 read 2 times"),
+        ({"max_steps": 9}, 9, "30 windows: 15 read once, 15 read 2 times"),
+    ],
+)
+def test_few_windows_are_read_more_often_and_many_less(
+    limits: dict[str, int], steps: int, workload: str, store: Store
+) -> None:
+    one = plan(**limits)
+    assert one.total_steps(one.order(store)) == steps
+    assert str(one.readings(store)["workload"]) == workload
