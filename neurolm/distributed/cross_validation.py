@@ -20,6 +20,7 @@ from neurolm.config import ConfigError, UserError, digest, flatten, load, read
 from neurolm.datasets.assignment import count_folds
 from neurolm.datasets.ingest import Step
 from neurolm.datasets.plan import find_downstream
+from neurolm.distributed.at_once import run_at_once
 from neurolm.distributed.pipeline import (
     RUNNERS,
     STEPS,
@@ -66,14 +67,13 @@ def cross_validate(path: Path, overrides: Mapping[str, Any]) -> CrossValidated:
     write_synthetic(pipeline, steps)
     num_folds = _num_folds(pipeline, steps)
     frozen = _freeze(pipeline, steps)
-    runs, empty = [], []
-    for fold in range(num_folds):
-        for seed in pipeline.cross_validation.seeds:
-            one = FoldOfSeed(path, overrides, pipeline, fold, num_folds, seed)
-            if (run := FoldRun.load(one.folder) or one.run()) is not None:
-                runs.append(run)
-            elif fold not in empty:
-                empty.append(fold)
+    seeds = pipeline.cross_validation.seeds
+    wanted = [
+        FoldOfSeed(path, overrides, pipeline, fold, num_folds, seed) for fold in range(num_folds) for seed in seeds
+    ]
+    found = _run_all(wanted, pipeline.cross_validation.concurrent_runs)
+    runs = [run for run in found if run is not None]
+    empty = [fold for fold in range(num_folds) if fold not in {run.fold for run in runs}]
     if not runs:
         raise UserError(f"{pipeline.out}: no fold has a usable recording to test; see what is in quarantine above")
     known = FoldOfSeed(path, overrides, pipeline, runs[0].fold, num_folds, runs[0].seed)
@@ -117,11 +117,9 @@ class FoldOfSeed:
         """Train, then open the fold's test windows once; None where no task has any."""
         started = time.perf_counter()
         say(f"fold {self.fold + 1} of {self.num_folds}, seed {self.seed}  {self.folder}")
-        steps = self.steps(self.folder.parent)
-        preprocess_step(*steps["preprocess"])
-        if not Store.open(self.store).manifest.windows_by_split.get("test"):
+        alike = self.prepare()
+        if alike is None:
             return None
-        alike = self._run_alike()
         steps = self.steps(self.folder, alike)
         apart = ("preprocess", "evaluate", "baselines") + (("tokenizer", "pretrain") if alike else ())
         _run_steps([step for step in steps if step not in apart], steps)
@@ -135,6 +133,13 @@ class FoldOfSeed:
         run = FoldRun.of(self.pipeline.out, self.folder, self.fold, self.seed, time.perf_counter() - started)
         run.save(self.pipeline.out)
         return run
+
+    def prepare(self) -> dict[str, Any] | None:
+        """Do what runs share, unless it was done; settings that say where it lies, None where nobody is tested."""
+        preprocess_step(*self.steps(self.folder.parent)["preprocess"])
+        if not Store.open(self.store).manifest.windows_by_split.get("test"):
+            return None
+        return self._run_alike()
 
     def steps(self, out: Path, settings: Mapping[str, Any] | None = None) -> Steps:
         """The pipeline's steps with this fold's split, writing to ``out``."""
@@ -195,6 +200,19 @@ class FoldOfSeed:
         sets = Store.open(self.store).manifest.data_sets
         tasks = [task for task in self._tasks() if wanted is None or task.name in wanted]
         return [task.name for task in tasks if sets[task.data_set]["windows_by_split"].get("test")]
+
+
+def _run_all(wanted: Sequence[FoldOfSeed], at_once: int) -> list[FoldRun | None]:
+    """Every run that was not finished before; None where a fold has nobody to test."""
+    found = {(one.fold, one.seed): FoldRun.load(one.folder) for one in wanted}
+    left = [one for one in wanted if found[one.fold, one.seed] is None]
+    if at_once == 1:
+        ended = [one.run() for one in left]
+    else:
+        left = [one for one in left if one.prepare() is not None]  # here, since two runs must not do it both
+        ended = run_at_once([one.run for one in left], at_once, "folds")
+    found |= {(one.fold, one.seed): run for one, run in zip(left, ended, strict=True)}
+    return list(found.values())
 
 
 def _run_steps(names: Sequence[str], steps: Steps) -> None:

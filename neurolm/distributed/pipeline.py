@@ -60,6 +60,9 @@ class CrossValidationConfig:
     """Folds over subjects, or loso for as many as there are subjects. Every subject is tested in one fold."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     """Every fold is run with each of these seeds, on the same windows."""
+    concurrent_runs: Annotated[int, Field(gt=0)] = 1
+    """Runs at the same time, each of as many workers as the config says: two of one worker are done sooner than one of
+    two after the other."""
     within: Literal["all", "train_and_val"] = "all"
     """Fold all subjects (once per frozen config), or only those who train and validate without folds, to choose by."""
 
