@@ -25,7 +25,7 @@ def test_two_folds_from_recordings_to_a_page(
     values = {
         "base": str(DEMO / "data.yaml"),
         "steps": {step: str(DEMO / f"{step}.yaml") for step in steps},
-        "cross_validation": {"folds": 2, "seeds": [0]},
+        "cross_validation": {"folds": 2, "seeds": [0], "concurrent_runs": 2},
     }
     config, out = tmp_path / "cross_validate.yaml", tmp_path / "out"
     config.write_text(yaml.safe_dump(values))
