@@ -6,6 +6,7 @@ scheduling; one execution serves a whole run; a resumed run starts its range at 
 nothing of the model, so that the processes which only read start quickly.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,29 @@ BLOCK_BYTES = 16 * 2**20
 """Size of the blocks of windows that a reader gives out."""
 STREAM_BUFFER_BYTES = 512 * 2**20
 """How far a worker's stream may read ahead in the object store."""
+PAUSE_S = 0.05
+"""Between two looks of Ray Data at what its readers have done."""
+
+
+class Unhurried:
+    """Lets Ray Data's scheduler, a thread of the training worker, rest after every look at its readers.
+
+    Once the stream is as far ahead as it may be, the scheduler looks again at once, for ever, and holds the interpreter
+    that the training step needs: steps of 0.10 s took 0.23 s.
+    """
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Nothing to do."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Rest."""
+        time.sleep(PAUSE_S)
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        """Nothing to do."""
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        """Nothing to do."""
 
 
 class StepReader:
@@ -88,6 +112,7 @@ class OrderedDataConfig(ray.train.DataConfig):
         )
         stream.context.execution_options = self._resolve_execution_options(name)
         stream.context.target_max_block_size = BLOCK_BYTES
+        stream.context.custom_execution_callback_classes = [Unhurried]
         return stream
 
 
