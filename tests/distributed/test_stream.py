@@ -1,11 +1,13 @@
 """Ray Data gives every worker the windows of the computed order, on any number of workers and from any step."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from neurolm.distributed.stream import OrderedDataConfig, step_chunks, worker_steps
+from neurolm.distributed import stream
+from neurolm.distributed.stream import OrderedDataConfig, Unhurried, step_chunks, worker_steps
 from neurolm.eeg.reading import ReadingPlan, read_steps
 from neurolm.eeg.shards import Store
 from neurolm.training.run_checkpoint import Part, RunCheckpoints
@@ -59,9 +61,9 @@ def test_stream_carries_the_signals_of_the_store(plan: ReadingPlan, tmp_path: Pa
     store = Store.open(plan.store)
     order = plan.order(store)
     chunks = step_chunks(RunCheckpoints(str(tmp_path), "run"), 8, plan.batch_size)
-    (stream,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, 1)
+    (shard,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, 1)
     read = list(read_steps(store, order, range(8)))
-    for streamed, indexed in zip(worker_steps(stream["train"], 0, 8), read, strict=True):
+    for streamed, indexed in zip(worker_steps(shard["train"], 0, 8), read, strict=True):
         for one, other in zip(streamed.windows, indexed.windows, strict=True):
             np.testing.assert_array_equal(one.signal, other.signal)
             np.testing.assert_array_equal(one.channel_indices, other.channel_indices)
@@ -85,3 +87,33 @@ def test_resumed_stream_begins_at_the_newest_whole_checkpoint(
     (Path(path) / "part-0.json").unlink()
     rows = rows_by_step(plan, tmp_path, 2, 12)
     assert rows == {step: order.batch(step).tolist() for step in range(7, 12)}
+
+
+def test_a_stream_that_is_far_enough_ahead_leaves_the_interpreter_alone(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes windows for two seconds: left to itself, Ray Data looks at its readers more than 2000 times."""
+    looks = 0
+
+    class Counted(Unhurried):
+        def on_execution_step(self, executor: object) -> None:
+            nonlocal looks
+            looks += 1
+            super().on_execution_step(executor)
+
+    monkeypatch.setattr(stream, "Unhurried", Counted)
+    monkeypatch.setattr(stream, "WINDOWS_PER_CHUNK", 512)
+    monkeypatch.setattr(stream, "BLOCK_BYTES", 2 * 2**20)
+    monkeypatch.setattr(stream, "STREAM_BUFFER_BYTES", 8 * 2**20)  # 80 steps
+    store = write_tiny_store(tmp_path / "store", num_windows=600)
+    plan = ReadingPlan(store, None, batch_size=32, epochs=100, seed=5)
+    total = plan.total_steps(plan.order(Store.open(store)))
+    chunks = step_chunks(RunCheckpoints(str(tmp_path), "run"), total, plan.batch_size)
+    (streams,) = OrderedDataConfig(plan, reader_cpus=0.1).configure({"train": chunks}, 1)
+    steps = worker_steps(streams["train"], 0, total)
+    next(steps)
+    time.sleep(2)
+    looks, began = 0, time.perf_counter()
+    time.sleep(2)
+    assert 0 < looks <= (time.perf_counter() - began) / stream.PAUSE_S + 1
+    assert [next(steps).step for _ in range(20)] == list(range(1, 21))
