@@ -37,7 +37,7 @@ def test_windows_steps_hours_and_cost_follow_from_the_store(tmp_path: Path) -> N
     (tmp_path / "store").mkdir()
     tiny.write_tiny_store(tmp_path / "store", 70, mixed_shapes=True)
     settings: dict[str, Any] = {"mfu": 0.5, "tflops": 0.001, "price_per_gpu_hour": 3.0}
-    plan = plan_of("workload/pretrain", {"out": str(tmp_path), "epochs": 4}, **settings)
+    plan = plan_of("workload/pretrain", {"out": str(tmp_path), "epochs": 4, "min_steps": 0}, **settings)
     assert {(one.num_channels, one.num_seconds): round(share * 70) for one, share in plan.windows.shares.items()} == {
         (2, 2): 46,
         (3, 2): 24,
@@ -48,14 +48,16 @@ def test_windows_steps_hours_and_cost_follow_from_the_store(tmp_path: Path) -> N
     assert plan.seconds_per_step == pytest.approx(plan.flop_per_step / (2 * 1e9 * 0.5))
     assert plan.hours == pytest.approx(12 * plan.seconds_per_step / 3600)
     assert plan.cost == pytest.approx(plan.hours * 2 * 3.0)
-    assert plan_of("workload/pretrain", {"out": str(tmp_path)}, num_windows=3200).num_steps == 10 * 100
+    bounded = {3200: 500, 1280: 10 * 40, 320: 300}  # epochs: 10, max_steps: 500, min_steps: 300, batches of 32
+    for num_windows, num_steps in bounded.items():
+        assert plan_of("workload/pretrain", {"out": str(tmp_path)}, num_windows=num_windows).num_steps == num_steps
     assert f"{plan.num_steps:,} steps" in table(plan)
 
 
 def test_before_there_is_a_store_layouts_say_what_windows_are() -> None:
     shapes = {(one.num_channels, one.num_seconds, one.task) for one in plan_of("demo/instruct").windows.shares}
     assert shapes == {(19, 4, "demo_workload"), (4, 30, "demo_sleep")}
-    assert [str(one) for one in plan_of("workload/pretrain").windows.shares] == ["64 channels x 16 s"]
+    assert [str(one) for one in plan_of("workload/pretrain").windows.shares] == ["64 channels x 4 s"]
     given = plan_of("workload/pretrain", shapes="19x4, 23x10", num_windows=3600)
     assert {(one.num_channels, one.num_seconds) for one in given.windows.shares} == {(19, 4), (23, 10)}
     assert given.windows.hours == pytest.approx(7)

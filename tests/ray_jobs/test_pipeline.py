@@ -13,6 +13,7 @@ RESULT_KEYS = {
     "split", "num_windows", "num_recordings", "num_subjects", "balanced_accuracy", "balanced_accuracy_ci95", "auroc",
     "auc_pr", "cohen_kappa", "weighted_f1", "invalid_answer_rate", "auroc_ci95", "cohen_kappa_ci95", "weighted_f1_ci95",
     "undefined_auroc_draws", "labels", "confusion_matrix", "recall", "calibration", "subjects", "recordings",
+    "centred_by_subject",
     "released_protocol",
 }  # fmt: skip
 

@@ -66,6 +66,7 @@ TASK_RESULTS = {
     "calibration",
     "subjects",
     "recordings",
+    "centred_by_subject",
     "released_protocol",
 }
 
