@@ -148,8 +148,9 @@ def tokenizer_layout(config: NeuralTokenizerConfig) -> Layout:
 def neurolm_layout(config: NeuroLMConfig) -> Layout:
     """The layout of a ``NeuroLM-*.pt``. Raises OfficialError for a model that it cannot hold."""
     _require(config, {"feature_norm": "none"})
-    _require(config.tokenizer, {"norm": "window"})
-    _require(config.language_model, {"name_or_path": None, "architecture": None, "activation": "gelu"})
+    _require(config.tokenizer, {"patch_input": "signal", "norm": "window"})
+    plain = {"name_or_path": None, "architecture": None, "activation": "gelu", "text_merges": None}
+    _require(config.language_model, plain)
     with torch.device("meta"):
         state = NeuroLM(config).state_dict()
     places = {}

@@ -139,6 +139,8 @@ def test_tokenizers_that_the_layout_cannot_hold(changes: dict[str, str], message
     [
         {"language_model.activation": "gelu_new"},
         {"language_model.name_or_path": "/some/llama"},
+        {"language_model.text_merges": 768},
+        {"tokenizer.patch_input": "spectrum"},
         {"feature_norm": "first_batch"},
     ],
 )
