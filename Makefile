@@ -1,6 +1,6 @@
 # make demo            everything on synthetic recordings, in less than ten minutes
 # make demo DATA=DIR   the Workload pipeline on PhysioNet's eegmat recordings in DIR
-# make test            tests;   make test-all   also those marked kill, equivalence and slow, in an hour
+# make test            tests;   make test-all   also those marked kill, equivalence and slow
 # make test-xl         all 1.7 B parameters trained, killed and resumed: half an hour on an otherwise idle machine
 # make check           lint, types, layers
 
@@ -26,7 +26,7 @@ test-all: $(READY)
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not xl" --durations=25
 
 test-xl: $(READY)
-	RAY_memory_monitor_refresh_ms=0 $(RUN)/python -m pytest -m xl
+	$(RUN)/python -m pytest -m xl
 
 check: $(READY)
 	$(RUN)/ruff check .

@@ -42,7 +42,7 @@ class LanguageModelConfig:
     """Rows of the text table; EEG codes are the classes after them. Null: what the text code needs, 50304 for GPT-2."""
     text_merges: int | None = Field(default=None, ge=0, lt=NUM_MERGES)
     """Write text with the first so many of GPT-2's 50000 byte-pair merges, where no pretrained model has a code of its
-    own; null: with all. A model 64 wide trains nine times faster with 768."""
+    own; null: with all. A model 64 wide pre-trains nine times as fast with 768."""
     activation: Literal["gelu", "gelu_new"] = "gelu"
     """GELU of the MLP: exact, as in the released NeuroLM, or GPT-2's tanh approximation."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

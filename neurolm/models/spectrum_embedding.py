@@ -1,8 +1,7 @@
 """From patches of one second to vectors by their spectrum, in place of the temporal convolution.
 
-The log amplitudes of a patch's frequencies, standardised over the window, go through two linear layers with GELU. How
-much power a channel has at which frequency is most of what short recordings of few people teach; a convolution has to
-find it first. What differs between windows only in amplitude is lost, as with the convolution's group norms.
+The log amplitudes of a patch's frequencies, standardised over the window, go through two linear layers with GELU, which
+is less work. What differs between windows only in amplitude is lost, as with the convolution's group norms.
 """
 
 import torch
