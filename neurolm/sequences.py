@@ -57,6 +57,8 @@ class AnswerTexts:
     is_target: Bool[Tensor, "texts length"]
     num_prompt: int
     """Ids before the answer, the same for every text."""
+    first_ids: Int64[Tensor, "texts classes"]
+    """First id of the answer of every class of the task, as the text words it."""
 
     @classmethod
     def of(cls, asked: Sequence[tuple[EncodedTask, int]]) -> "AnswerTexts":
@@ -69,7 +71,8 @@ class AnswerTexts:
             text = one.training_text(class_index)
             ids[row, : len(text.ids)] = torch.tensor(text.ids)
             is_target[row, : len(text.ids)] = torch.tensor(text.is_target)
-        return cls(ids, is_target, len(task.prompt_ids))
+        first_ids = torch.tensor([[answer[0] for answer in one.answers] for one, _ in asked])
+        return cls(ids, is_target, len(task.prompt_ids), first_ids)
 
     @classmethod
     def of_classes(cls, task: EncodedTask) -> "AnswerTexts":
@@ -79,7 +82,9 @@ class AnswerTexts:
     def rows(self, places: Int64[Tensor, " rows"]) -> "AnswerTexts":
         """Some of the texts, on the device of their places."""
         moved = self.to(places.device)
-        return replace(moved, ids=moved.ids[places], is_target=moved.is_target[places])
+        return replace(
+            moved, ids=moved.ids[places], is_target=moved.is_target[places], first_ids=moved.first_ids[places]
+        )
 
     def to(self, device: torch.device | str) -> "AnswerTexts":
         """The texts on another device."""
@@ -256,7 +261,7 @@ def eeg_features(model: NeuroLM, group: WindowGroup) -> Float[Tensor, "windows t
     """Vectors of the group's EEG tokens: those kept with it, else from the model's frozen encoder."""
     if group.tokens is not None:
         return group.tokens.features.float()
-    return model.features(group.signal, group.channel_index, group.time_indices)
+    return model.features(group.signal, group.channel_index, group.time_indices, group.num_channels)
 
 
 def eeg_tokens(model: NeuroLM, group: WindowGroup) -> EEGTokens:

@@ -11,7 +11,7 @@ from neurolm.datasets import LAYOUTS
 from neurolm.datasets.ingest import Step, layout_of
 from neurolm.distributed.pipeline import STEPS, read_pipeline
 from neurolm.distributed.sweep_config import TuneRun, check_space
-from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.text.instructions import TASKS

@@ -13,7 +13,8 @@ from neurolm.eeg.fingerprint import Fingerprint
 from neurolm.eeg.fingerprint_files import DIGEST, RecordingFingerprint, write_fingerprints
 from neurolm.eeg.shards import Manifest, ShardWriter, StoredWindow, combine_digests, window_digest, write_manifest
 from neurolm.models.language_model import LanguageModelConfig
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.sequences import Batch, WindowGroup, collate
 from neurolm.text.bpe import gpt2_bpe

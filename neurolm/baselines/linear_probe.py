@@ -22,7 +22,8 @@ from neurolm.datasets.ingest import Step
 from neurolm.eeg.reading import WindowSource
 from neurolm.eeg.shards import Store, WindowIndex
 from neurolm.evaluation.predictions import TaskResult, score
-from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.place_embedding import NUM_CHANNEL_ROWS
 from neurolm.sequences import collate
 from neurolm.text.asked import classes_of_windows, windows_of_task
 from neurolm.text.instructions import Task, chosen_tasks
@@ -122,7 +123,7 @@ def window_features(
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         for group in collate(source.read(part), np.arange(start, start + len(part)), text=None, tasks=None).groups:
-            features = tokenizer.encode(group.signal, group.channel_index, group.time_indices)
+            features = tokenizer.encode(group.signal, group.channel_index, group.time_indices, group.num_channels)
             by_channel = features.unflatten(1, (group.num_seconds, group.num_channels)).mean(1)
             channels = group.channel_index[:, : group.num_channels]
             means[group.position[:, None].numpy(), channels.numpy()] = by_channel.numpy()

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
-from neurolm.models.neural_tokenizer import PAD_CHANNEL
 from neurolm.models.neurolm import NeuroLM
+from neurolm.models.place_embedding import PAD_CHANNEL
 from neurolm.sequences import WindowGroup, eeg_features
 
 NUM_TOKENS = 5

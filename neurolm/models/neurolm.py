@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from neurolm.config import config
 from neurolm.models.language_model import LanguageModel, LanguageModelConfig
-from neurolm.models.neural_tokenizer import NUM_CHANNEL_ROWS, NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
+from neurolm.models.place_embedding import NUM_CHANNEL_ROWS
 from neurolm.models.standardisation import FixedStandardisation
 from neurolm.models.vocabulary_head import HeadLoss
 from neurolm.text.code import TextCode
@@ -98,9 +100,10 @@ class NeuroLM(nn.Module):
         signal: Float[Tensor, "batch tokens points"],
         channel_index: Int[Tensor, "... tokens"],
         time_index: Int[Tensor, "... tokens"],
+        num_channels: int | None = None,
     ) -> Float[Tensor, "batch tokens hidden"]:
-        """The frozen encoder's vector of each EEG token."""
-        return self.tokenizer.encode(signal, channel_index, time_index)
+        """The frozen encoder's vector of each EEG token; see `NeuralTokenizer.encode`."""
+        return self.tokenizer.encode(signal, channel_index, time_index, num_channels)
 
     @torch.no_grad()
     def codes(self, features: Float[Tensor, "batch tokens hidden"]) -> Int[Tensor, "batch tokens"]:

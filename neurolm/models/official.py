@@ -32,7 +32,8 @@ from torch import Tensor
 
 from neurolm.config import UserError
 from neurolm.models.alignment import DomainClassifier
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.text.bpe import NUM_IDS
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from neurolm.models.language_model import LanguageModelConfig
-from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.models.official import OfficialError, without_prefix
 from neurolm.text.bpe import gpt2_bpe

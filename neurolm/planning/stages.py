@@ -14,7 +14,8 @@ import yaml
 
 from neurolm.config import ConfigError, UserError, build, override, read
 from neurolm.models.language_model import LanguageModelConfig
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.sequences import AnswerTexts, WindowGroup
 from neurolm.text.bpe import gpt2_bpe

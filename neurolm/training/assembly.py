@@ -17,7 +17,8 @@ from neurolm.eeg.token_store import TokenStore
 from neurolm.evaluation.predicting import predict_split
 from neurolm.evaluation.predictions import Predictions, TaskResult, concatenate, score
 from neurolm.models.codebook_health import codebook_health
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.sequences import Batch, collate, no_windows
 from neurolm.text.asked import labels_left_out
@@ -76,7 +77,7 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         if isinstance(stage, TokenizerStage):
             # Before any engine takes the parameters over; every worker reads the same first batch.
             first = collate(store.read(order.batch(0)), np.arange(len(order.batch(0))), text=None, tasks=None)
-            stage.tokenizer.start_decoders(group.signal for group in first.groups)
+            stage.tokenizer.start_decoders((group.signal, group.num_channels) for group in first.groups)
     if isinstance(windows, TokenStore):
         assert isinstance(stage, PretrainStage | InstructStage)
         stage.no_windows = no_windows(stage.no_windows.task, stage.model.tokenizer.config.hidden_size)
@@ -301,7 +302,7 @@ def _validate_tokenizer(
         for batch, _ in _validation_batches(run, windows, index, context):
             for group in stage.with_passes(batch).groups:
                 codes = stage.tokenizer.codes(
-                    stage.tokenizer.encode(group.signal, group.channel_index, group.time_index)
+                    stage.tokenizer.encode(group.signal, group.channel_index, group.time_index, group.num_channels)
                 )
                 time_index = group.time_index.expand_as(codes)
                 parts.append(torch.stack([codes, group.channel_index, time_index]).flatten(1).cpu().numpy())

@@ -44,7 +44,7 @@ def encode_windows(
         part = windows[start : start + batch_size]
         for group in collate(part, np.arange(start, start + len(part)), text=None, tasks=None).groups:
             moved = group.to(device)
-            features = tokenizer.encode(moved.signal, moved.channel_index, moved.time_indices)
+            features = tokenizer.encode(moved.signal, moved.channel_index, moved.time_indices, moved.num_channels)
             codes = tokenizer.codes(features).cpu().numpy().astype(np.uint16)
             kept = _as_stored(features.cpu(), dtype)
             for row, place in enumerate(group.position.tolist()):

@@ -18,7 +18,8 @@ from torch import Tensor
 from neurolm.config import as_dict, build, override
 from neurolm.eeg.preprocessing import PreprocessingConfig
 from neurolm.models import official, official_sizes
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.models.official import PREFIX, OfficialError
 from neurolm.training.checkpoint import load_extra, load_model, save_model

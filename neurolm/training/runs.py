@@ -12,7 +12,7 @@ from neurolm.eeg.mixture import MixtureConfig
 from neurolm.models.codebook_health import codebook_alarms
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.lora import LoraConfig
-from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLMConfig
 from neurolm.text.corpus import CorpusConfig
 from neurolm.text.instructions import Task, chosen_tasks

@@ -36,8 +36,16 @@ class TokenizerLossConfig:
     """Weight of the reconstructed signal."""
     frequency_weight: float = Field(default=1.0, ge=0)
     """Weight of the reconstructed Fourier amplitudes."""
+    covariance_weight: float = Field(default=1.0, ge=0)
+    """Weight of the reconstructed log-covariance."""
     domain_weight: float = Field(default=1.0, ge=0)
     """Weight of the classifier that tells EEG from text; it counts only where the batch has text."""
+
+    def weight_of(self, target: str) -> float:
+        """Weight of a reconstructed target."""
+        return {"raw": self.raw_weight, "frequency": self.frequency_weight, "covariance": self.covariance_weight}[
+            target
+        ]
 
 
 class TokenizerStage(Stage):
@@ -89,7 +97,7 @@ class TokenizerStage(Stage):
         # With virtual padding a window counts as many tokens as it is padded to, whatever its own number.
         counted = "eeg_tokens" if settings.compat_pad_to is None else "windows"
         for group in batch.groups:
-            output = self.tokenizer(group.signal, group.channel_index, group.time_indices)
+            output = self.tokenizer(group.signal, group.channel_index, group.time_indices, group.num_channels)
             num_local = group.channel_index.numel() if counted == "eeg_tokens" else len(group)
             for name, error in output.squared_errors.items():
                 shares[name] = shares[name] + share(error, totals, counted, output.counts[name] / max(num_local, 1))
@@ -100,8 +108,7 @@ class TokenizerStage(Stage):
                 eeg_sum = eeg_sum + self._domain_loss(gradient_reversal(output.features, self.alpha), EEG_DOMAIN)
         loss = settings.commitment_weight * shares["commitment"]
         for name in settings.targets:
-            weight = self.losses.raw_weight if name == "raw" else self.losses.frequency_weight
-            loss = loss + weight * shares[name]
+            loss = loss + self.losses.weight_of(name) * shares[name]
         if is_aligned:
             shares["domain_eeg"] = share(eeg_sum, totals, "eeg_tokens")
             shares["domain_text"] = share(self._text_sum(batch), totals, "text_tokens")
@@ -132,7 +139,7 @@ class TokenizerStage(Stage):
         ]
         mine: dict[int, Tensor] = {}
         for one in self.with_passes(Batch(tuple(alone))).to(context.device).groups:
-            features = self.tokenizer.encode(one.signal, one.channel_index, one.time_indices)
+            features = self.tokenizer.encode(one.signal, one.channel_index, one.time_indices, one.num_channels)
             mine |= dict(zip(one.position.tolist(), self.tokenizer.project(features).cpu(), strict=True))
         latents: dict[int, Tensor] = {}
         for part in context.all_gather_object(mine):

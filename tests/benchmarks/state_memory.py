@@ -23,7 +23,7 @@ import torch
 
 from neurolm.config import as_dict
 from neurolm.models.language_model import LanguageModelConfig
-from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.training.assembly import load_neurolm
 from neurolm.training.engine import DeepSpeedEngineConfig, TorchEngine

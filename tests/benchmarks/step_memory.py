@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from neurolm.models.language_model import LanguageModelConfig
-from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.planning.memory import FORMATS, Division, memory
 from neurolm.planning.parameters import count

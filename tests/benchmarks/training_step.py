@@ -29,7 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from neurolm.eeg.shards import StoredWindow  # noqa: E402
 from neurolm.eeg.tokens import TokenDtype  # noqa: E402
 from neurolm.models.language_model import LanguageModelConfig  # noqa: E402
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig  # noqa: E402
+from neurolm.models.neural_tokenizer import NeuralTokenizer  # noqa: E402
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig  # noqa: E402
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig  # noqa: E402
 from neurolm.sequences import Batch, collate  # noqa: E402
 from neurolm.text.bpe import gpt2_bpe  # noqa: E402

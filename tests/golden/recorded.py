@@ -12,7 +12,8 @@ from torch import Tensor
 from neurolm.config import override
 from neurolm.eeg.channels import channel_index
 from neurolm.eeg.shards import StoredWindow
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM
 from neurolm.models.official import Layout, neurolm_layout, tokenizer_layout
 from neurolm.models.official_sizes import neurolm_config, tokenizer_config

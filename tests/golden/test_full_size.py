@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurolm.models.neural_tokenizer import NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.models.official import Layout, neurolm_layout, tokenizer_layout
 from neurolm.sequences import eeg_features

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from neurolm.models.alignment import reversal_strength
 from neurolm.models.losses import frequency_target, raw_target
 from neurolm.models.masks import stair_step_mask
-from neurolm.models.neural_tokenizer import PAD_CHANNEL
+from neurolm.models.place_embedding import PAD_CHANNEL
 from neurolm.models.quantizer import cosine_kmeans
 from neurolm.training.context import LocalContext
 from neurolm.training.optimizer import OptimizerConfig, build_optimizer

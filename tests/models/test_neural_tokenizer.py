@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from neurolm.models.alignment import DomainClassifier
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 
 NUM_CHANNELS, NUM_SECONDS = 3, 4
 TOKENS = NUM_CHANNELS * NUM_SECONDS
+COVARIANCE = {"patch_input": "covariance", "reconstruct": "covariance"}
 
 
 def tiny(**settings: Any) -> NeuralTokenizer:
@@ -34,23 +36,25 @@ def windows(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         ("both", {"commitment", "frequency", "raw"}),
         ("raw", {"commitment", "raw"}),
         ("frequency", {"commitment", "frequency"}),
+        ("covariance", {"commitment", "covariance"}),
     ],
 )
 def test_sums_and_counts_of_what_is_reconstructed(reconstruct: str, names: set[str]) -> None:
     model, (signal, channel_index, time_index) = tiny(reconstruct=reconstruct), windows()
     output = model(signal, channel_index, time_index)
-    sizes = {"commitment": 8, "frequency": 100, "raw": 200}
+    sizes = {"commitment": 8, "frequency": 100, "raw": 200, "covariance": 8 * (1 + NUM_CHANNELS)}
     assert output.counts == {name: 2 * TOKENS * sizes[name] for name in names}
     reconstructed = model.reconstruct(model.quantizer(output.latents).latents, channel_index, time_index)
     for name, values in reconstructed.items():
-        expected = (values - model.target(name, signal)).square().sum()
+        expected = (values - model.target(name, signal, NUM_CHANNELS)).square().sum()
         torch.testing.assert_close(output.squared_errors[name], expected)
     torch.testing.assert_close(output.latents.norm(dim=-1), torch.ones(2, TOKENS))
     assert torch.equal(output.codes, model.codes(output.features))
 
 
-def test_a_window_alone_and_in_a_batch_gives_the_same() -> None:
-    model, batch = tiny(), windows(3)
+@pytest.mark.parametrize("settings", [{}, COVARIANCE])
+def test_a_window_alone_and_in_a_batch_gives_the_same(settings: dict[str, str]) -> None:
+    model, batch = tiny(**settings), windows(3)
     together = model(*batch)
     parts = [model(*(tensor[i : i + 1] for tensor in batch)) for i in range(3)]
     torch.testing.assert_close(together.features, torch.cat([part.features for part in parts]), atol=1e-5, rtol=1e-4)
@@ -59,16 +63,18 @@ def test_a_window_alone_and_in_a_batch_gives_the_same() -> None:
         torch.testing.assert_close(total, sum(part.squared_errors[name] for part in parts))
 
 
-def test_permuting_channels_permutes_features() -> None:
-    model, (signal, channel_index, time_index) = tiny(), windows()
+@pytest.mark.parametrize("settings", [{}, COVARIANCE])
+def test_permuting_channels_permutes_features(settings: dict[str, str]) -> None:
+    model, (signal, channel_index, time_index) = tiny(**settings), windows()
     order = torch.arange(TOKENS).view(NUM_SECONDS, NUM_CHANNELS)[:, [2, 0, 1]].flatten()
     features = model.encode(signal, channel_index, time_index)
     permuted = model.encode(signal[:, order], channel_index[:, order], time_index[:, order])
     torch.testing.assert_close(permuted, features[:, order], atol=1e-5, rtol=1e-4)
 
 
-def test_every_trained_parameter_gets_a_gradient() -> None:
-    model = tiny()
+@pytest.mark.parametrize("settings", [{}, COVARIANCE])
+def test_every_trained_parameter_gets_a_gradient(settings: dict[str, str]) -> None:
+    model = tiny(**settings)
     output = model(*windows())
     sum(output.squared_errors.values()).backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -139,17 +145,42 @@ def test_full_size_counts_equal_the_released_ones(depth: int, decoder: int, trai
     assert trainable + quantizer + text_table.numel() == 185_839_406 - 2 * (4 - depth) * (28_664_064 - 21_584_640)
 
 
-def test_spectrum_replaces_the_convolution_and_learns() -> None:
-    model, (signal, channel_index, time_index) = tiny(patch_input="spectrum"), windows()
-    assert not any("convolutions" in name for name in model.state_dict())
-    sum(model(signal, channel_index, time_index).squared_errors.values()).backward()  # type: ignore[union-attr]
-    learnt = [name for name, weight in model.encoder.patch_embedding.named_parameters() if weight.grad is not None]
-    assert learnt == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
-    louder, as_is = (model.encode(one, channel_index, time_index) for one in (9 * signal, signal))
-    torch.testing.assert_close(louder, as_is, atol=1e-3, rtol=1e-3)
+def test_each_window_has_its_own_channels_and_as_many_as_it_likes() -> None:
+    """Coupling belongs to channels by name: other channels of the same number give other features and other targets."""
+    model, (signal, channel_index, time_index) = tiny(**COVARIANCE), windows()
+    others = channel_index.clone()
+    others[1] = torch.tensor([5, 0, 30]).repeat(NUM_SECONDS)
+    mixed = model(signal, others, time_index)
+    for row, channels in enumerate((channel_index, others)):
+        alone = model(signal[row : row + 1], channels[row : row + 1], time_index[:1])
+        torch.testing.assert_close(mixed.features[row : row + 1], alone.features, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(mixed.by_window["covariance"][row : row + 1], alone.by_window["covariance"])
+    assert not torch.allclose(mixed.features[1], model(signal, channel_index, time_index).features[1], atol=1e-3)
+    two = torch.arange(2).repeat(NUM_SECONDS).expand(1, -1)
+    output = model(signal[:1, : 2 * NUM_SECONDS], two, torch.arange(NUM_SECONDS).repeat_interleave(2)[None])
+    assert output.counts["covariance"] == 2 * NUM_SECONDS * 8 * (1 + 2)
+
+
+def test_channels_of_a_second_are_counted_where_they_are_not_given() -> None:
+    model, batch = tiny(**COVARIANCE), windows()
+    assert torch.equal(model.encode(*batch), model.encode(*batch, NUM_CHANNELS))
+
+
+def test_decoders_start_from_what_all_windows_have_in_common() -> None:
+    model, (signal, _, _) = tiny(**COVARIANCE, decoder_start="mean"), windows()
+    model.start_decoders([(signal, NUM_CHANNELS), (signal[:, :8], 2)])
+    targets = [model.target("covariance", *group)[..., :8] for group in ((signal, NUM_CHANNELS), (signal[:, :8], 2))]
+    bias = model.decoders.get_parameter("covariance.head.2.bias")
+    torch.testing.assert_close(bias[:8], torch.cat([one.flatten(0, 1) for one in targets]).mean(0))
+    assert not bias[8:].any()
 
 
 @pytest.mark.parametrize("settings", [{"compat_pad_to": 276}, {"norm": "token"}])
-def test_spectrum_has_no_settings_of_the_convolution(settings: dict[str, Any]) -> None:
+def test_covariance_has_no_settings_of_the_convolution(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="patch_input"):
-        tiny(patch_input="spectrum", **settings)
+        tiny(patch_input="covariance", **settings)
+
+
+def test_published_models_reconstruct_no_covariance() -> None:
+    with pytest.raises(ValueError, match="compat_pad_to"):
+        tiny(reconstruct="covariance", compat_pad_to=276)

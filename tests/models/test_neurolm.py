@@ -10,7 +10,8 @@ from neurolm.models.masks import (
     eeg_text_positions,
     stair_step_mask,
 )
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 
 NUM_CHANNELS, NUM_SECONDS = 3, 4

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from neurolm.config import override
 from neurolm.models.language_model import LanguageModelConfig
-from neurolm.models.neural_tokenizer import NeuralTokenizer, NeuralTokenizerConfig
+from neurolm.models.neural_tokenizer import NeuralTokenizer
+from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.models.official import PREFIX, OfficialError, neurolm_layout, tokenizer_layout
 from neurolm.models.official_sizes import neurolm_args, neurolm_config, tokenizer_args, tokenizer_config
@@ -140,7 +141,7 @@ def test_tokenizers_that_the_layout_cannot_hold(changes: dict[str, str], message
         {"language_model.activation": "gelu_new"},
         {"language_model.name_or_path": "/some/llama"},
         {"language_model.text_merges": 768},
-        {"tokenizer.patch_input": "spectrum"},
+        {"tokenizer.patch_input": "covariance"},
         {"feature_norm": "first_batch"},
     ],
 )
