@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
@@ -29,12 +30,20 @@ class InstructLossConfig:
     text_weight: float = Field(default=1.0, ge=0)
     """Weight of the language loss beside the answers' loss; it counts only where the batch has text."""
     pooled_weight: float = Field(default=0.0, ge=0)
-    """Weight of a second loss: the answer's first token, predicted from the mean of the EEG tokens' hidden states.
+    """Weight of a second loss: which of the task's answers, by their first tokens, fits the mean of the EEG's states.
 
-    0, as released. It tells a small language model what to look for before its answers know where to look.
+    0, as released. It tells a small language model what to look for before its answers know where to look. All other
+    words of the vocabulary are left out: to push them down at once is what few subjects are learnt by heart for.
     """
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Part of each answer token's target that is spread over all classes."""
+    """Part of each target that is spread over all it is chosen from: the vocabulary, or the task's answers."""
+    mixup: float = Field(default=0.0, ge=0)
+    """How much the EEG of windows is mixed in training: alpha of mixup (Zhang et al., 2018); 0, as released, does not.
+
+    A window's features are mixed with those of another that is asked the same, and it keeps its own answer: its share
+    is from Beta(alpha + 1, alpha), which in expectation is mixing answers too, with shares from Beta(alpha, alpha). It
+    keeps few subjects from being learnt by heart. Like dropout it is drawn anew on another number of workers.
+    """
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """What a task's part of the answers' losses is multiplied by: ``{hmc: 0.5}``; 1 for tasks that are not named."""
 
@@ -48,8 +57,8 @@ class AnswerStates(NamedTuple):
     """These tokens."""
     pooled: Float[Tensor, "windows width"]
     """Mean over the window's EEG tokens, none of which sees the question."""
-    first_answer: Int64[Tensor, " windows"]
-    """First token of each window's answer."""
+    first_ids: Int64[Tensor, "windows classes"]
+    """First token of the answer of every class."""
 
 
 class InstructStage(Stage):
@@ -81,8 +90,9 @@ class InstructStage(Stage):
             sums["answer_accuracy"] = sums["answer_accuracy"] + loss.num_correct
             if group.stratum is not None:  # all windows of a group are asked one task
                 by_task = by_task.index_add(0, group.stratum[:1], loss.total.detach()[None])
-            if self.losses.pooled_weight:
-                pooled = self.model.cross_entropy(states.pooled, states.first_answer, smoothing).total
+            if self.losses.pooled_weight and group.label is not None:
+                choices = self.model.logits(states.pooled).float().gather(1, states.first_ids)
+                pooled = F.cross_entropy(choices, group.label, reduction="sum", label_smoothing=smoothing)
                 pooled_sum = pooled_sum + weight * pooled
         shares = {name: share(value, totals, "answer_targets") for name, value in sums.items()}
         total = share(weighted_sum, totals, "answer_targets")
@@ -101,7 +111,10 @@ class InstructStage(Stage):
         texts = self._texts[group.task].rows(group.label) if group.texts is None else group.texts
         is_target = texts.is_target[:, 1:]  # predicted one token before
         read, next_ids = texts.ids[:, :-1], texts.ids[:, 1:]
-        eeg = self.model.embed_eeg(eeg_features(self.model, group), group.channel_index)
+        features = eeg_features(self.model, group)
+        if self.training and self.losses.mixup:
+            features = mixed(features, group.channel_index, self.losses.mixup)
+        eeg = self.model.embed_eeg(features, group.channel_index)
         embeddings = torch.cat([eeg, self.model.embed_text(read)], dim=1)
         num_text = read.shape[1]
         positions = eeg_text_positions(group.time_index, num_text, text_start).expand(len(group.label), -1)
@@ -112,5 +125,14 @@ class InstructStage(Stage):
             before_targets=hidden[:, -num_text:].flatten(0, 1)[places],
             targets=next_ids.flatten()[places],
             pooled=hidden[:, :-num_text].mean(1),
-            first_answer=texts.ids[:, texts.num_prompt],
+            first_ids=texts.first_ids,
         )
+
+
+def mixed(
+    features: Float[Tensor, "windows tokens hidden"], channel_index: Int64[Tensor, "windows tokens"], alpha: float
+) -> Float[Tensor, "windows tokens hidden"]:
+    """Each window's features, and a part of those of the window before it where that has the same channels."""
+    share = torch.distributions.Beta(alpha + 1, alpha).sample((len(features),)).to(features)
+    is_alike = (channel_index == channel_index.roll(1, 0)).all(1)
+    return torch.lerp(features.roll(1, 0), features, torch.where(is_alike, share, 1.0)[:, None, None])

@@ -15,7 +15,7 @@ from neurolm.sequences import collate
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import TASKS, EncodedTask, Task, encode_task
 from neurolm.text.wording import WordingDraw
-from neurolm.training.instruct import InstructLossConfig, InstructStage
+from neurolm.training.instruct import InstructLossConfig, InstructStage, mixed
 from tests.tiny import MODEL, group_of, mixed_windows, stored_window, tasks, tiny_neurolm, total_counts
 
 
@@ -111,16 +111,15 @@ def test_label_smoothing_spreads_over_all_classes() -> None:
     torch.testing.assert_close(stage(batch, total_counts([batch]))["answer_loss"], expected.detach())
 
 
-def test_the_pooled_loss_asks_the_mean_of_eeg_states_for_the_first_answer_token() -> None:
+def test_the_pooled_loss_asks_the_mean_of_eeg_states_which_of_the_answers() -> None:
     batch = collate(mixed_windows(), np.arange(7), text=None, tasks=tasks())
     stage = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(pooled_weight=0.5))
     losses = []
     for group in batch.groups:
         states = stage.answer_states(group)
         assert group.label is not None and group.task is not None
-        answers = tasks()[group.task].answers
-        firsts = torch.tensor([answers[label][0] for label in group.label.tolist()])
-        losses.append(F.cross_entropy(stage.model.logits(states.pooled), firsts, reduction="sum"))
+        firsts = [answer[0] for answer in tasks()[group.task].answers]
+        losses.append(F.cross_entropy(stage.model.logits(states.pooled)[:, firsts], group.label, reduction="sum"))
     shares = stage(batch, total_counts([batch]))
     torch.testing.assert_close(shares["pooled_loss"], torch.stack(losses).sum().detach() / 7)
     torch.testing.assert_close(
@@ -155,3 +154,26 @@ def test_predictions_follow_the_same_rule() -> None:
         shifted = score_answers(model, group_of([short]), task, text_start=3).log_likelihoods
     np.testing.assert_allclose(likelihoods[0], shifted[0].double().numpy(), rtol=1e-4)
     assert not np.allclose(likelihoods[0], predict_windows(model, [short], task, device)[0][0], rtol=1e-4)
+
+
+def test_mixup_gives_each_window_a_part_of_another_of_the_same_channels() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(400, 6, 3)
+    channels = torch.tensor([4, 7, 9]).repeat(2).expand(400, -1).clone()
+    channels[100] = torch.tensor([4, 7, 8]).repeat(2)
+    found = mixed(features, channels, alpha=0.5)
+    apart = features.roll(1, 0) - features
+    other = ((found - features) * apart).sum((1, 2)) / apart.square().sum((1, 2))
+    torch.testing.assert_close(found, features + other[:, None, None] * apart)
+    assert not other[100:102].any(), "nor is it mixed into others"
+    assert float(other.mean()) == pytest.approx(0.5 / 2, abs=0.03), "Beta(3/2, 1/2) leaves a window 3/4 of itself"
+    assert other.min() >= 0 and other.max() <= 1
+
+
+def test_mixup_is_of_training_alone() -> None:
+    batch = collate([stored_window(seed=one) for one in range(3)], np.arange(3), text=None, tasks=tasks())
+    stage = InstructStage(tiny_neurolm(), tasks(), InstructLossConfig(mixup=1.0))
+    plain = InstructStage(stage.model, tasks(), InstructLossConfig())
+    totals = total_counts([batch])
+    assert float(stage(batch, totals)["loss"].detach()) != float(plain(batch, totals)["loss"].detach())
+    assert float(stage.eval()(batch, totals)["loss"].detach()) == float(plain.eval()(batch, totals)["loss"].detach())
