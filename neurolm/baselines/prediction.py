@@ -1,9 +1,11 @@
 """Fit a baseline on any windows of a store and let it answer any others: splits of the store, or folds of subjects."""
 
-from neurolm.baselines.band_power import BandPower
+from neurolm.baselines.band_power import log_band_power
 from neurolm.baselines.classifier import NetworkBaseline
+from neurolm.baselines.feature_regression import FeatureRegression
 from neurolm.baselines.fitted import Fitted, predictions_of
 from neurolm.baselines.linear_probe import LinearProbe
+from neurolm.baselines.log_covariance import mean_log_covariance
 from neurolm.baselines.majority import Majority
 from neurolm.baselines.random_neurolm import RandomNeuroLM
 from neurolm.baselines.settings import BaselineName, BaselineRun
@@ -49,8 +51,10 @@ def fit_baseline(
     batch_size = run.prediction_batch_size
     if name == "majority":
         return Majority(task, train)
-    if name in ("band_power", "shuffled"):
-        return BandPower(task, source, train, seed=seed, batch_size=batch_size, shuffled=name == "shuffled")
+    if name in ("band_power", "shuffled", "log_covariance"):
+        features = mean_log_covariance if name == "log_covariance" else log_band_power
+        shuffled = name == "shuffled"
+        return FeatureRegression(features, task, source, train, seed=seed, batch_size=batch_size, shuffled=shuffled)
     if name == "linear_probe":
         tokenizer = load_tokenizer(run.tokenizer_folder)
         return LinearProbe(tokenizer, task, source, train, seed=seed, batch_size=batch_size)

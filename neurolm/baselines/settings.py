@@ -12,7 +12,7 @@ from neurolm.training.instruct import InstructLossConfig
 from neurolm.training.optimizer import OptimizerConfig
 
 BaselineName = Literal[
-    "majority", "shuffled", "band_power", "linear_probe", "random_neurolm",
+    "majority", "shuffled", "band_power", "log_covariance", "linear_probe", "random_neurolm",
     "eegnet", "eegconformer", "sparcnet", "contrawr", "cnn_transformer", "ffcl", "st_transformer", "biot", "labram",
 ]  # fmt: skip
 """Every system that can stand beside a NeuroLM."""

@@ -17,6 +17,7 @@ SOURCES = {
     "majority": "the commonest class",
     "shuffled": "band_power on ten shuffles of its labels, in turn",
     "band_power": "log band power, logistic regression",
+    "log_covariance": "log-covariance by band, logistic regression",
     "linear_probe": "trained tokenizer, logistic regression",
     "random_neurolm": "stage 3 alone, random weights",
 }
