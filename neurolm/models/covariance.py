@@ -42,15 +42,28 @@ def log_covariance(signal: Float[Tensor, "batch tokens points"], num_channels: i
     with torch.autocast(signal.device.type, enabled=False):
         spectrum = torch.fft.rfft(signal.float().unflatten(1, (-1, num_channels))) / signal.shape[-1]
         parts = [torch.view_as_real(spectrum[..., low:high]).flatten(-2) for low, high in BANDS_HZ]
-        matrices = torch.stack([part @ part.mT for part in parts], dim=2)  # batch seconds bands channels channels
-        mean = matrices.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + SMALLEST
-        eye = torch.eye(num_channels, device=signal.device)
-        values, vectors = torch.linalg.eigh((1 - SHRINKAGE) * matrices + SHRINKAGE * mean * eye)
-        smallest = SHRINKAGE * mean.squeeze(-1) / 2  # where rounding makes eigenvalues less than the shrinkage does
-        logarithm = (vectors * values.maximum(smallest).log()[..., None, :]) @ vectors.mT
-        variance = logarithm.diagonal(dim1=-2, dim2=-1).transpose(2, 3).flatten(1, 2)
-        coupling = (logarithm * (1 - eye)).transpose(2, 3).flatten(1, 2)
-        return LogCovariance(variance - variance.mean((1, 2), keepdim=True), coupling)
+        logarithm = torch.stack([_log_of_products(part) for part in parts], dim=3)  # batch seconds rows bands channels
+        variance = torch.diagonal(logarithm, dim1=2, dim2=4).transpose(2, 3).flatten(1, 2)
+        coupling = logarithm * (1 - torch.eye(num_channels, device=signal.device))[:, None]
+        return LogCovariance(variance - variance.mean((1, 2), keepdim=True), coupling.flatten(1, 2))
+
+
+def _log_of_products(rows: Float[Tensor, "*any channels values"]) -> Float[Tensor, "*any channels channels"]:
+    """Logarithm of the shrunk ``rows @ rows.mT``.
+
+    But for the multiple of the identity that shrinkage adds, its rank is the number of values at most; so eigenvalues
+    are sought of the smaller of the two products, which has the same.
+    """
+    num_channels, num_values = rows.shape[-2:]
+    floor = SHRINKAGE * (rows.square().sum((-2, -1), keepdim=True) / num_channels + SMALLEST)
+    eye = torch.eye(num_channels, device=rows.device)
+    values, vectors = torch.linalg.eigh(rows.mT @ rows if num_values < num_channels else rows @ rows.mT)
+    values = values.clamp(min=0)[..., None, :]
+    above = torch.log1p((1 - SHRINKAGE) * values / floor)
+    if num_values < num_channels:
+        vectors = rows @ vectors  # as long as the roots of their values
+        above = torch.where(values > values[..., -1:] * EPSILON, above / values, (1 - SHRINKAGE) / floor)
+    return (vectors * above) @ vectors.mT + floor.log() * eye
 
 
 def covariance_target(

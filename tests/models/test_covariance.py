@@ -1,6 +1,7 @@
 """Log-covariances against scipy's matrix logarithm, and what must not change them."""
 
 import numpy as np
+import pytest
 import scipy.linalg
 import torch
 
@@ -16,25 +17,27 @@ from neurolm.models.covariance import (
 CHANNELS, SECONDS = 3, 2
 
 
-def signals(batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, SECONDS * CHANNELS, 200, generator=torch.Generator().manual_seed(0))
+def signals(batch: int = 2, num_channels: int = CHANNELS) -> torch.Tensor:
+    return torch.randn(batch, SECONDS * num_channels, 200, generator=torch.Generator().manual_seed(0))
 
 
-def test_against_scipy() -> None:
-    signal = signals()
-    variance, coupling = log_covariance(signal, CHANNELS)
-    spectrum = np.fft.rfft(signal.double().numpy().reshape(2, SECONDS, CHANNELS, 200)) / 200
-    logs = np.zeros((2, SECONDS, NUM_BANDS, CHANNELS, CHANNELS))
+@pytest.mark.parametrize("channels", [3, 17])
+def test_against_scipy(channels: int) -> None:
+    """With more values than channels in every band, and with fewer in most."""
+    signal = signals(num_channels=channels)
+    variance, coupling = log_covariance(signal, channels)
+    spectrum = np.fft.rfft(signal.double().numpy().reshape(2, SECONDS, channels, 200)) / 200
+    logs = np.zeros((2, SECONDS, NUM_BANDS, channels, channels))
     for window, second, band in np.ndindex(2, SECONDS, NUM_BANDS):
         low, high = BANDS_HZ[band]
         part = spectrum[window, second, :, low:high]
         matrix = (part @ part.conj().T).real
-        mean = np.trace(matrix) / CHANNELS + SMALLEST
-        logs[window, second, band] = scipy.linalg.logm((1 - SHRINKAGE) * matrix + SHRINKAGE * mean * np.eye(CHANNELS))
+        mean = np.trace(matrix) / channels + SMALLEST
+        logs[window, second, band] = scipy.linalg.logm((1 - SHRINKAGE) * matrix + SHRINKAGE * mean * np.eye(channels))
     diagonal = np.einsum("wsbcc->wsbc", logs)
     expected = diagonal - diagonal.mean((1, 2, 3), keepdims=True)
-    for second, channel in np.ndindex(SECONDS, CHANNELS):
-        token = second * CHANNELS + channel
+    for second, channel in np.ndindex(SECONDS, channels):
+        token = second * channels + channel
         np.testing.assert_allclose(variance[:, token], expected[:, second, :, channel], atol=1e-3)
         row = logs[:, second, :, channel].copy()
         row[..., channel] = 0
