@@ -14,6 +14,7 @@ from neurolm.datasets.dataset import DataSetError, EEGDataset, SourceFile
 from neurolm.datasets.declaration import Declaration, read_declaration
 from neurolm.datasets.folder import FolderDataSet
 from neurolm.datasets.ingest import DataConfig, Step, plan_downstream, run_locally, write_store
+from neurolm.eeg.channels import CHANNELS
 from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from neurolm.eeg.recording import Annotation, Recording, RecordingError
 from neurolm.eeg.windows import Window
@@ -126,6 +127,21 @@ def test_eyes_by_run(test_data: Path) -> None:
     assert data_set.name == shipped("fist_imagery").name, "the same people have the same ids"
     windows, _ = data_set.windows(sources[0], data_set.read(sources[0]))
     assert {window.signal.shape for window in windows} == {(64, 640)} and len(windows) == 15
+
+
+def test_eegmmidb_in_the_channels_of_eegmat(test_data: Path) -> None:
+    few, all_channels, eegmat = shipped("eegmmidb_ten_twenty"), shipped("eegmmidb"), shipped("eegmat")
+    source = few.find(test_data / "eegmmidb")[0]
+    found, whole = windows_of(few, source), windows_of(all_channels, source)
+    other = eegmat.find(test_data / "eegmat")[0]
+    assert set(found[0].channel_indices) == set(windows_of(eegmat, other)[0].channel_indices)
+    names = [CHANNELS[place] for place in found[0].channel_indices]
+    renamed = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
+    rows = [whole[0].channel_indices.index(CHANNELS.index(renamed.get(name, name))) for name in names]
+    assert len(found) == 4 * len(whole) + 3, "61 s in windows of 4 s, and of 16 s"
+    for number, window in enumerate(found[: 4 * len(whole)]):
+        start = number % 4 * 800
+        np.testing.assert_array_equal(window.signal, whole[number // 4].signal[rows, start : start + 800])
 
 
 def test_labels_from_folder_and_group(tmp_path: Path) -> None:
