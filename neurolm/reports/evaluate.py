@@ -99,6 +99,7 @@ def evaluate(run: EvaluateRun, device: str = "cpu") -> Evaluation:
         leakage=leakage,
         asked={name: _how_asked(run, task.task, index) for name, task in tasks.items()},
         language=_language(values["trained"]),
+        changed=values["trained"].get("changed", ()),
     )
     return Evaluation(evaluated.results, evaluated.results_path, run.out / "evaluation.html")
 

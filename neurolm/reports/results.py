@@ -30,6 +30,7 @@ def write_results(
     details: Mapping[str, TaskDetails] | None = None,
     asked: Mapping[str, Mapping[str, Any]] | None = None,
     language: Mapping[str, Mapping[str, float]] | None = None,
+    changed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write ``results.json``, whole or not at all, and return what it holds.
 
@@ -45,6 +46,7 @@ def write_results(
         details: instruction name to what stands behind its score; its fields follow the score's.
         asked: instruction name to how it was asked, where not every window once in the task's own words.
         language: loss of held-out text before instruction tuning and after; None where it was not measured.
+        changed: what the training went on with although it had changed: the step, and digests before and after by name.
     """
     results = {
         "schema": SCHEMA_VERSION,
@@ -61,6 +63,8 @@ def write_results(
     }
     if language is not None:
         results["language"] = {when: dict(values) for when, values in language.items()}
+    if changed:
+        results["resumed_with_changed"] = [dict(one) for one in changed]
     save_results(path, results)
     return results
 
@@ -125,6 +129,9 @@ def results_notes(results: Mapping[str, Any], num_classes: Mapping[str, int] | N
         notes.append(
             f"LEAKAGE ALLOWED: {leakage['reason']} (test subjects trained on: {subjects}, recordings: {recordings})."
         )
+    for change in results.get("resumed_with_changed", ()):
+        names = ", ".join(name for name in change if name != "step")
+        notes.append(f"CHANGED IN TRAINING: it went on from step {change['step']} with another {names}.")
     for name, task in results["tasks"].items():
         classes = (num_classes or {}).get(name) or (2 if task["auc_pr"] is not None else None)
         interval = task["balanced_accuracy_ci95"]

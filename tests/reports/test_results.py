@@ -1,6 +1,7 @@
 """results.json has exactly the public keys, and the table says what a number is worth."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ WORKLOAD = TaskResult("test", 290, 10, 5, 0.617, (0.52, 0.7), 0.66, 0.64, 0.21, 
 SLEEP = TaskResult("test", 80, 4, 4, 0.45, None, 0.71, None, 0.3, 0.44, 0.0)
 
 
-def written(path: Path, **tasks: TaskResult) -> dict[str, object]:
+def written(path: Path, changed: Sequence[dict[str, object]] = (), **tasks: TaskResult) -> dict[str, object]:
     write_results(
-        path, tasks, config_digest="c0ffee", data_digest="da7a", git_commit=None, seed=3, test_openings=2
+        path, tasks, config_digest="c0ffee", data_digest="da7a", git_commit=None, seed=3, test_openings=2,
+        changed=changed,
     )  # fmt: skip
     return json.loads(path.read_text())
 
@@ -41,6 +43,13 @@ def test_the_public_format(tmp_path: Path) -> None:
     }  # fmt: skip
     assert read_results(path) == results
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_what_changed_in_training_stands_in_the_results_and_under_the_table(tmp_path: Path) -> None:
+    changed = {"step": 40, "config": "c0de -> c0ffee", "data": "da7a0 -> da7a"}
+    results = written(tmp_path / "results.json", [changed], workload=WORKLOAD)
+    assert results["resumed_with_changed"] == [changed]
+    assert "went on from step 40 with another config, data." in results_table(results)
 
 
 def test_a_number_that_is_none_leaves_the_old_file(tmp_path: Path) -> None:
