@@ -133,6 +133,6 @@ def mixed(
     features: Float[Tensor, "windows tokens hidden"], channel_index: Int64[Tensor, "windows tokens"], alpha: float
 ) -> Float[Tensor, "windows tokens hidden"]:
     """Each window's features, and a part of those of the window before it where that has the same channels."""
-    share = torch.distributions.Beta(alpha + 1, alpha).sample((len(features),)).to(features)
+    share = torch.distributions.Beta(alpha + 1, alpha, validate_args=False).sample((len(features),)).to(features)
     is_alike = (channel_index == channel_index.roll(1, 0)).all(1)
     return torch.lerp(features.roll(1, 0), features, torch.where(is_alike, share, 1.0)[:, None, None])
