@@ -30,6 +30,7 @@ class CovarianceEmbedding(nn.Module):
         num_channels = channels.shape[-1]
         rows = log_covariance(signal, num_channels)
         weights = self.coupling(channels).unflatten(-1, (NUM_BANDS, -1)).transpose(-3, -2).flatten(-3, -2)
+        # Scaled by the number of channels, so that montages of few and of many start alike (16 channels: 1).
         coupled = rows.coupling.flatten(2) @ weights * (4 / num_channels**0.5)
         embedded: Tensor = self.linear(F.gelu(self.variance(rows.variance) + coupled))
         return embedded

@@ -32,8 +32,7 @@ class InstructLossConfig:
     pooled_weight: float = Field(default=0.0, ge=0)
     """Weight of a second loss: which of the task's answers, by their first tokens, fits the mean of the EEG's states.
 
-    0, as released. It tells a small language model what to look for before its answers know where to look. All other
-    words of the vocabulary are left out: to push them down at once is what few subjects are learnt by heart for.
+    0, as released. It tells a small language model what to look for before its answers know where to look.
     """
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of each target that is spread over all it is chosen from: the vocabulary, or the task's answers."""
@@ -90,7 +89,8 @@ class InstructStage(Stage):
             sums["answer_accuracy"] = sums["answer_accuracy"] + loss.num_correct
             if group.stratum is not None:  # all windows of a group are asked one task
                 by_task = by_task.index_add(0, group.stratum[:1], loss.total.detach()[None])
-            if self.losses.pooled_weight and group.label is not None:
+            if self.losses.pooled_weight:
+                assert group.label is not None
                 choices = self.model.logits(states.pooled).float().gather(1, states.first_ids)
                 pooled = F.cross_entropy(choices, group.label, reduction="sum", label_smoothing=smoothing)
                 pooled_sum = pooled_sum + weight * pooled

@@ -43,9 +43,7 @@ class TokenizerLossConfig:
 
     def weight_of(self, target: str) -> float:
         """Weight of a reconstructed target."""
-        return {"raw": self.raw_weight, "frequency": self.frequency_weight, "covariance": self.covariance_weight}[
-            target
-        ]
+        return float(getattr(self, f"{target}_weight"))
 
 
 class TokenizerStage(Stage):
