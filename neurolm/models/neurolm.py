@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from neurolm.config import config
+from neurolm.models.channel_gain import ChannelGain
 from neurolm.models.language_model import LanguageModel, LanguageModelConfig
 from neurolm.models.neural_tokenizer import NeuralTokenizer
 from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
@@ -39,6 +40,11 @@ class NeuroLMConfig:
 
     none, as released; first_batch lets a small language model without pretrained weights learn several times faster.
     """
+    channel_gain: float = Field(default=0.0, ge=0)
+    """How much faster than other weights factors by channel and feature are learnt, which features are multiplied by.
+
+    0, as released, has none.
+    """
     text_start: Literal["window", "batch"] = "window"
     """Where text positions start: after the window's own last second or, as released, after the batch's longest."""
 
@@ -54,6 +60,7 @@ class NeuroLM(nn.Module):
         self.language_model = LanguageModel(config.language_model, config.tokenizer.codebook_size, text_code)
         eeg_size, text_size = config.tokenizer.hidden_size, self.language_model.hidden_size
         self.standardisation = FixedStandardisation(eeg_size) if config.feature_norm == "first_batch" else None
+        self.channel_gain = ChannelGain(eeg_size, config.channel_gain) if config.channel_gain else None
         self.projection: nn.Module = nn.Identity()
         if eeg_size != text_size:
             self.projection = nn.Sequential(nn.Linear(eeg_size, text_size), nn.GELU())
@@ -116,6 +123,8 @@ class NeuroLM(nn.Module):
         """EEG tokens as input of the language model; their seconds are position ids of `hidden`."""
         if self.standardisation is not None:
             features = self.standardisation(features)
+        if self.channel_gain is not None:
+            features = self.channel_gain(features, channel_index)
         projected: Tensor = self.projection(features)
         return projected + self.pos_embed(channel_index)
 

@@ -148,7 +148,7 @@ def tokenizer_layout(config: NeuralTokenizerConfig) -> Layout:
 
 def neurolm_layout(config: NeuroLMConfig) -> Layout:
     """The layout of a ``NeuroLM-*.pt``. Raises OfficialError for a model that it cannot hold."""
-    _require(config, {"feature_norm": "none"})
+    _require(config, {"feature_norm": "none", "channel_gain": 0.0})
     _require(config.tokenizer, {"patch_input": "signal", "norm": "window"})
     plain = {"name_or_path": None, "architecture": None, "activation": "gelu", "text_merges": None}
     _require(config.language_model, plain)

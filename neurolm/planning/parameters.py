@@ -21,6 +21,7 @@ _PARTS = (
     (r"language_model\.base\.", "final norm"),
     (r"language_model\.", "row of [SEP]"),
     (r"pos_embed\.", "channel embedding"),
+    (r"channel_gain\.", "channel gains"),
     (r"", "projection and its norm"),
 )
 """Patterns of names, the first that is found counts."""

@@ -234,6 +234,8 @@ class PretrainRun(UnlabelledRun):
     """Initial deviation of the language model's channel embedding; 1 as released, 0.02 suits small models."""
     feature_norm: Literal["none", "first_batch"] = "none"
     """Whether the tokenizer's features are standardised, by the first batch, before the language model reads them."""
+    channel_gain: Annotated[float, Field(ge=0)] = 0.0
+    """How much faster than other weights factors by channel and feature are learnt; 0, as released, has none."""
     losses: PretrainLossConfig = Field(default_factory=PretrainLossConfig)
     """Weights of EEG and text losses."""
 
@@ -254,6 +256,7 @@ class PretrainRun(UnlabelledRun):
             language_model=self.language_model,
             spatial_embedding_init_std=self.spatial_embedding_init_std,
             feature_norm=self.feature_norm,
+            channel_gain=self.channel_gain,
         )
 
 

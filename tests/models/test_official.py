@@ -143,6 +143,7 @@ def test_tokenizers_that_the_layout_cannot_hold(changes: dict[str, str], message
         {"language_model.text_merges": 768},
         {"tokenizer.patch_input": "covariance"},
         {"feature_norm": "first_batch"},
+        {"channel_gain": 2.0},
     ],
 )
 def test_language_models_that_the_layout_cannot_hold(changes: dict[str, str]) -> None:
