@@ -59,6 +59,7 @@ def _trial(run: TuneRun, view: SweepView, trial: Trial, recording: TrialRecordin
         reason=trial.reason,
         curve=[(point.budget, view.shown(point)) for point in trial.points],
         best_value=None if kept is None else view.shown(kept),
+        kept_at=None if kept is None else float(kept.budget),
         seconds=recording.seconds if recording.starts else None,
         task_curves={
             task: [(point.budget, point.tasks[task]) for point in trial.points] for task in run.tasks if trial.points

@@ -70,8 +70,8 @@ def _peaks(sweep: SweepRecord) -> Section | None:
     ]
     unit = plural(sweep.budget_unit)
     words = [
-        f"Tasks are best at different times; one checkpoint serves them all. Times are {unit}. Kept is the checkpoint "
-        "of the best objective."
+        f"Tasks are best at different times; one checkpoint serves them all. Times are {unit}. Kept are the weights "
+        "that the trial's value is of."
     ]
     pictures = [
         Figure([one], caption)

@@ -34,7 +34,7 @@ class TrialRecord:
     curve: list[tuple[float, float]]
     """Budget spent and value reached, at every report."""
     best_value: float | None
-    """The best value of the curve; None if there is none."""
+    """The value of the weights that the trial kept; None if there is none."""
     seconds: float | None
     """Wall time in which it was worked on, over all its starts."""
     task_curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -49,6 +49,8 @@ class TrialRecord:
     """CPUs asked for times hours of work."""
     gpu_hours: float | None = None
     """GPUs asked for times hours of work."""
+    kept_at: float | None = None
+    """The budget at which the weights that the trial kept were; None in records that do not say."""
     origin: str = "sampler"
     """Who chose the parameters, in words: the sampler, the config's ``first``, or a trial of an earlier sweep."""
     full_budget: float | None = None

@@ -15,7 +15,7 @@ class Peak:
     budget: float
     value: float
     at_chosen: float | None
-    """The task's value where the trial's objective was best, which is what was kept."""
+    """The task's value of the weights that the trial kept."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ def sign(direction: str) -> int:
 
 
 def chosen_at(sweep: SweepRecord, trial: TrialRecord) -> float | None:
-    """The budget at which a trial's objective was best, where its weights were kept."""
+    """The budget at which a trial's weights were kept: by its record, else where its objective was best."""
+    if trial.kept_at is not None:
+        return trial.kept_at
     points = trial.points
     return max(points, key=lambda point: sign(sweep.mode) * point[1])[0] if points else None
 

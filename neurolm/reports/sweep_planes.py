@@ -36,11 +36,12 @@ def parallel_coordinates(sweep: SweepRecord) -> str:
     lowest = bottom + (34.0 if lacks_some else 0.0)
     parts = [traced(trial, _thread(sweep, trial, axes, values, places, lowest)) for trial in trials]
     for x, axis in zip(places, axes, strict=False):
-        parts.append(_named_axis(x, top, bottom, axis.name))
+        section, dot, last = axis.name.rpartition(".")
+        parts.append(_named_axis(x, top, bottom, section + dot, last))
         if any(axis.at(trial) is None for trial in trials):
             parts.append(text(x, lowest + 15, "not set", anchor="middle", kind="tick"))
         parts += [_tick(x, axis.scale(value), label) for value, label in axis.ticks(5)]
-    parts.append(_named_axis(right, top, bottom, short_metric(sweep.metric)))
+    parts.append(_named_axis(right, top, bottom, *_two_lines(short_metric(sweep.metric))))
     parts += [_tick(right, values(value), number(value)) for value in values.ticks(5)]
     return picture(
         "Parallel coordinates",
@@ -65,10 +66,18 @@ def _thread(
     return line([*points, end], style) + trial_mark(sweep, trial, *end)
 
 
-def _named_axis(x: float, top: float, bottom: float, name: str) -> str:
-    section, dot, last = name.rpartition(".")
-    words = text(x, 11, f"{section}{dot}", anchor="middle", kind="name") if section else ""
-    return upright(x, top, bottom, "axis") + words + text(x, 26, last, anchor="middle", kind="name")
+def _named_axis(x: float, top: float, bottom: float, above: str, below: str) -> str:
+    lines = [(height, words) for height, words in ((11, above), (26, below)) if words]
+    return upright(x, top, bottom, "axis") + "".join(
+        text(x, height, words, anchor="middle", kind="name") for height, words in lines
+    )
+
+
+def _two_lines(words: str) -> tuple[str, str]:
+    """Words cut at the space nearest to their middle."""
+    spaces = [place for place, letter in enumerate(words) if letter == " "]
+    cut = min(spaces, key=lambda place: abs(place - len(words) / 2), default=0)
+    return words[:cut], words[cut:].strip()
 
 
 def _tick(x: float, y: float, label: str) -> str:

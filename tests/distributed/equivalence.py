@@ -40,7 +40,11 @@ TOKENIZER = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "tokenizer": {"model": TOKENIZER},
-    "pretrain": {"language_model": {**SIZES, "context": 64, "embedding_init_std": 0.3}, "feature_norm": "first_batch"},
+    "pretrain": {
+        "language_model": {**SIZES, "context": 64, "embedding_init_std": 0.3},
+        "feature_norm": "first_batch",
+        "channel_gain": 2.0,
+    },
     "instruct": {"tasks": ["workload", "hmc"], "losses": {"pooled_weight": 0.1, "label_smoothing": 0.1}},
 }
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -59,6 +59,19 @@ def test_a_running_sweep_is_read_as_far_as_it_is(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(("keep", "value", "kept_at"), [("best", 0.5, 200), ("final", 0.4, 800)])
+def test_the_record_says_of_which_weights_a_trial_s_value_is(
+    tmp_path: Path, keep: str, value: float, kept_at: float
+) -> None:
+    events: list[dict[str, object]] = [
+        {"event": "begin", "given": [], "learnt": [], "keep": keep},
+        proposed(0, 1e-3), reported(0, 200, 0.5), reported(0, 800, 0.4),
+        {"event": "end", "number": 0, "state": "complete", "reason": None},
+    ]  # fmt: skip
+    (trial,) = read_sweep(write_folder(make_sweep(tmp_path, num_trials=1), events)).trials
+    assert (trial.best_value, trial.kept_at) == (value, kept_at)
+
+
 def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
     folder = write_folder(make_sweep(tmp_path, num_trials=3), BEGUN)
     with (folder / "trials.jsonl").open("a") as file:

@@ -40,6 +40,12 @@ def test_a_task_may_peak_elsewhere_than_where_weights_were_kept() -> None:
     assert peak(sweep, trial, "nothing") is None
 
 
+def test_a_trial_that_kept_its_last_weights_is_told_by_them() -> None:
+    trial = replace(with_tasks(0, sleep=[0.5, 0.6, 0.7], workload=[0.8, 0.75, 0.55]), kept_at=3.0)
+    found = peak(replace(SWEEP, trials=[trial]), trial, "workload")
+    assert found is not None and (found.budget, found.value, found.at_chosen) == (1, 0.8, 0.55)
+
+
 def test_values_that_are_no_numbers_are_no_peaks() -> None:
     trial = with_tasks(0, sleep=[0.5, math.nan], workload=[0.8, 0.75])
     found = peak(replace(SWEEP, trials=[trial]), trial, "sleep")
