@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA) of a language model's blocks, through the optional package ``peft``.
 
 What the pretrained model brought is frozen; adapters of its linear layers learn in its place. What is new learns as a
-whole: the head, the row of [SEP], and in `NeuroLM` the projection and the channel embedding. Of the head all rows
-learn, not the codes' alone: text and codes share one softmax, so text's scores must be free to give way to the codes'.
+whole: the head, the row of [SEP], and in `NeuroLM` the projection, the channel embedding and gains. Of the head all
+rows learn, not the codes' alone: text and codes share one softmax, so text's scores must be free to give way to them.
 """
 
 from collections.abc import Iterable, Iterator
