@@ -112,19 +112,6 @@ class SweepRecord:
         """The full budget of a trial, in units of the curves' first number."""
         return self.num_validations if self.full_budget is None else self.full_budget
 
-    @property
-    def front(self) -> list[TrialRecord]:
-        """Trials with the full budget that no other such trial beats or equals in every objective (Pareto front)."""
-        finished = [trial for trial in self.trials if trial.state == "complete" and trial.objectives]
-        return [trial for trial in finished if not any(self._dominates(other, trial) for other in finished)]
-
-    def _dominates(self, one: TrialRecord, other: TrialRecord) -> bool:
-        gains = [
-            (one.objectives[name] - other.objectives[name]) * (1 if mode == "max" else -1)
-            for name, mode in self.directions.items()
-        ]
-        return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
-
     def count(self, state: str) -> int:
         """How many trials ended so."""
         return sum(trial.state == state for trial in self.trials)

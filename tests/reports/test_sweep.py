@@ -23,17 +23,6 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     assert loaded.trials[:3] == TRIALS[:3] and loaded.trials[3].points == [] and loaded.trials[3].best_value is None
 
 
-def test_several_objectives_have_a_front() -> None:
-    values = [(0.5, 0.9), (0.6, 0.8), (0.5, 0.8), (0.6, 0.8)]
-    trials = [
-        replace(TRIALS[1], number=number, objectives={"sleep": sleep, "workload": workload})
-        for number, (sleep, workload) in enumerate(values)
-    ]
-    sweep = replace(SWEEP, trials=[*trials, TRIALS[0], TRIALS[4]], directions={"sleep": "max", "workload": "max"})
-    assert [trial.number for trial in sweep.front] == [0, 1, 3]
-    assert [trial.number for trial in replace(sweep, directions={"sleep": "min", "workload": "max"}).front] == [0]
-
-
 def test_what_a_trial_cost_survives_the_disk(tmp_path: Path) -> None:
     trial = replace(
         TRIALS[1], task_curves={"sleep": [(1, 0.6), (2, 0.7)]}, rungs=[(1, 0.6)], starts=3, gpu_hours=1.5, cpu_hours=2.0
