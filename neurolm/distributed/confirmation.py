@@ -1,9 +1,9 @@
 """After a sweep: its best setting and the one it has to beat, each trained again on seeds that no trial had.
 
-Everything is chosen by validation; the test split cannot be read here. Of the best setting's runs the one with the best
-validation score becomes ``instruct/model``, in place of the best trial's own model, whose score is that of the luckiest
-of many. Each run is a Train run in the sweep's folder with a run id of its own, so the same command goes on where it
-was cut off, and more seeds may be asked for later.
+Everything is chosen by validation; the test split cannot be read here. Of the best setting's runs (of the other's,
+where fresh seeds say that the best is worse) the one with the best validation score becomes ``instruct/model``, in
+place of the best trial's own model, whose score is that of the luckiest of many. Each run is a Train run in the sweep's
+folder with a run id of its own, so the same command goes on where it was cut off; more seeds may be asked for later.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from neurolm.distributed.train import anchored, train
 from neurolm.distributed.trial_budget import read_recording
 from neurolm.distributed.tune import room
 from neurolm.progress import Bar
-from neurolm.reports.confirmation import FILE_NAME, Confirmation, SeedRun
+from neurolm.reports.confirmation import FILE_NAME, Arm, Confirmation, SeedRun
 from neurolm.reports.sweep import SweepRecord, TrialRecord
 from neurolm.tracking import start_run
 from neurolm.training.checkpoint import copy_model
@@ -49,8 +49,7 @@ class ConfirmationStopped(Stopped):
 class Job:
     """One run of a confirmation."""
 
-    arm: str
-    """``best`` or ``reference``."""
+    arm: Arm
     seed: int
     run: InstructRun
 
@@ -78,11 +77,12 @@ def _confirm(run: TuneRun, record: SweepRecord, best: TrialRecord) -> Confirmati
     if is_same:
         jobs = [job for job in jobs if job.arm == "best"]
     path = run.sweep_folder / FILE_NAME
-    before = Confirmation.load(path).kept_seed if path.is_file() else None
+    before = Confirmation.load(path) if path.is_file() else None
     found = Confirmation(
         metric=record.metric, seeds=seeds, best_trial=best.number, sweep_score=best.best_value or 0.0,
         reference=reference, reference_parameters=settings_of(beaten, run.sweep.space), is_same=is_same,
-        best_runs=[], reference_runs=[], larger_is_better=record.mode == "max", kept_seed=before,
+        best_runs=[], reference_runs=[], larger_is_better=record.mode == "max",
+        kept_seed=before.kept_seed if before else None, kept_arm=before.kept_arm if before else "best",
     )  # fmt: skip
     scored: dict[str, SeedRun] = {}
 
@@ -134,7 +134,7 @@ def fresh_seeds(run: TuneRun, record: SweepRecord) -> list[int]:
 
 def jobs_of(run: TuneRun, best: TrialRecord, reference: Mapping[str, Any], seeds: list[int]) -> list[Job]:
     """Both settings seed by seed, so that pairs are complete as early as can be."""
-    arms = {"best": best.parameters, "reference": dict(reference)}
+    arms: dict[Arm, dict[str, Any]] = {"best": best.parameters, "reference": dict(reference)}
     return [
         Job(arm, seed, override(trial_run(run, best.number, {**parameters, "seed": seed}),
                                 {"run_id": f"confirm-{arm}-seed-{seed}"}))
@@ -226,15 +226,17 @@ def _last_line(error: Exception) -> str:
 
 
 def keep_best(run: TuneRun, best: TrialRecord, found: Confirmation) -> Confirmation:
-    """Make the best setting's best run ``instruct/model``, with its config as ``best.yaml``; no run, no change."""
+    """Make the chosen run's model ``instruct/model``, with its config as ``best.yaml``; no run, no change."""
     chosen = found.chosen
+    arm: Arm = "reference" if found.is_worse else "best"
     model = run.out / "instruct" / "model"
-    if chosen is None or (chosen.seed == found.kept_seed and model.is_dir()):
+    if chosen is None or ((chosen.seed, arm) == (found.kept_seed, found.kept_arm) and model.is_dir()):
         return found
     copy_model(run.sweep_folder / chosen.run_id / "model", model)
-    config = without_raw_places(run.trial_run({**best.parameters, "seed": chosen.seed}))
+    parameters = best.parameters if arm == "best" else reference_setting(run)[1]
+    config = without_raw_places(run.trial_run({**parameters, "seed": chosen.seed}))
     (run.out / "best.yaml").write_text(as_yaml(config))
-    return replace(found, kept_seed=chosen.seed)
+    return replace(found, kept_seed=chosen.seed, kept_arm=arm)
 
 
 def publish(run: TuneRun, found: Confirmation | None, report: Path | None) -> None:

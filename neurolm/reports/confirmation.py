@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtrit
@@ -19,6 +19,9 @@ from neurolm.reports.results import write_whole
 
 SCHEMA_VERSION = 1
 FILE_NAME = "confirmation.json"
+
+Arm = Literal["best", "reference"]
+"""The best trial's setting, or the one that it has to beat."""
 
 
 class ConfirmationError(UserError):
@@ -89,6 +92,8 @@ class Confirmation:
     larger_is_better: bool = True
     kept_seed: int | None = None
     """The seed whose model became ``instruct/model``; None: the best trial's own."""
+    kept_arm: Arm = "best"
+    """Which setting's run of that seed it is."""
 
     @property
     def is_complete(self) -> bool:
@@ -119,9 +124,21 @@ class Confirmation:
         return None if self.is_same or not found else paired(found)
 
     @property
+    def is_worse(self) -> bool:
+        """Whether the fresh seeds say that the best setting is worse than the reference."""
+        found = self.difference
+        if found is None or found.ci95 is None:
+            return False
+        return found.ci95[1] < 0 if self.larger_is_better else found.ci95[0] > 0
+
+    @property
     def chosen(self) -> SeedRun | None:
-        """The best setting's run with the best validation score; of equal ones the first."""
-        scored = [run for run in self.best_runs if run.score is not None]
+        """The run with the best validation score of the best setting, or of the reference where that is worse.
+
+        Of equal ones it is the first.
+        """
+        runs = self.reference_runs if self.is_worse else self.best_runs
+        scored = [run for run in runs if run.score is not None]
         sign = 1 if self.larger_is_better else -1
         return max(scored, key=lambda run: sign * (run.score or 0.0), default=None)
 
@@ -141,7 +158,7 @@ class Confirmation:
             return f"{told}; one seed says little."
         if found.ci95[0] <= 0 <= found.ci95[1]:
             return f"{told}; the 95 % interval includes no difference, so the sweep has not shown a gain."
-        if gain < 0:
+        if self.is_worse:
             return f"{told}: on fresh seeds it is worse. Use {self.reference}."
         return f"{told}; the 95 % interval excludes no difference."
 

@@ -46,8 +46,9 @@ def confirmation(sweep: SweepRecord, one: Confirmation | None) -> Section | None
     )
     if one.kept_seed is not None:
         words.append(
-            f"The model that is kept and tested is the best setting's run with seed {one.kept_seed}, chosen among the "
-            "fresh seeds by validation; best.yaml has its seed."
+            f"The model that is kept and tested is the run with seed {one.kept_seed} of "
+            f"{'the best setting' if one.kept_arm == 'best' else one.reference}, chosen among the fresh seeds by "
+            "validation; best.yaml has its settings and seed."
         )
     if not one.is_complete:
         words.append("Not every run has a score yet; the same command goes on.")

@@ -110,6 +110,20 @@ def test_the_best_fresh_run_is_kept_with_its_seed(tmp_path: Path) -> None:
     assert keep_best(run, BEST, kept) is kept and weights.read_text() == "as it is"
 
 
+def test_where_fresh_seeds_say_that_the_best_is_worse_the_reference_is_kept(tmp_path: Path) -> None:
+    run = make_sweep(tmp_path, first=[{"optimizer.learning_rate": 5e-4, "epochs": 4}])
+    found = confirmed([0.60, 0.61, 0.62], [0.64, 0.66, 0.65])
+    for one in (*found.best_runs, *found.reference_runs):
+        model = tmp_path / "tune" / one.run_id / "model"
+        model.mkdir(parents=True)
+        (model / "weights").write_text(one.run_id)
+    kept = keep_best(run, BEST, replace(found, kept_seed=2))  # seed 2 of the best setting was kept before
+    assert (kept.kept_seed, kept.kept_arm) == (2, "reference")
+    assert (tmp_path / "instruct" / "model" / "weights").read_text() == "confirm-paper-seed-2"
+    values = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    assert (values["seed"], values["optimizer"]["learning_rate"], values["epochs"]) == (2, 5e-4, 4)
+
+
 def test_where_no_fresh_run_has_a_score_the_best_trial_stays(tmp_path: Path) -> None:
     found = confirmed([None], [0.6])
     assert keep_best(make_sweep(tmp_path), BEST, found) is found and not (tmp_path / "instruct").exists()

@@ -68,6 +68,15 @@ def test_the_kept_run_has_the_best_validation_score() -> None:
     assert confirmed([None], [0.7]).chosen is None
 
 
+def test_the_reference_is_chosen_only_where_it_can_be_told_to_be_better() -> None:
+    worse = confirmed([0.60, 0.61, 0.62], [0.64, 0.66, 0.65])
+    assert worse.is_worse and worse.chosen == worse.reference_runs[1]
+    assert not replace(worse, larger_is_better=False).is_worse
+    unclear = confirmed([0.64, 0.60, 0.60], [0.60, 0.65, 0.62])
+    assert not unclear.is_worse and unclear.chosen == unclear.best_runs[0]
+    assert not confirmed([0.5], [0.9]).is_worse  # one seed says little
+
+
 def test_a_confirmation_survives_the_disk(tmp_path: Path) -> None:
     found = confirmed([0.64, None], [0.60, 0.61], kept_seed=1)
     found.save(tmp_path / "confirmation.json")
