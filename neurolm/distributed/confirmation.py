@@ -228,7 +228,7 @@ def _last_line(error: Exception) -> str:
 def keep_best(run: TuneRun, best: TrialRecord, found: Confirmation) -> Confirmation:
     """Make the chosen run's model ``instruct/model``, with its config as ``best.yaml``; no run, no change."""
     chosen = found.chosen
-    arm: Arm = "reference" if found.is_worse else "best"
+    arm = found.chosen_arm
     model = run.out / "instruct" / "model"
     if chosen is None or ((chosen.seed, arm) == (found.kept_seed, found.kept_arm) and model.is_dir()):
         return found

@@ -132,12 +132,17 @@ class Confirmation:
         return found.ci95[1] < 0 if self.larger_is_better else found.ci95[0] > 0
 
     @property
+    def chosen_arm(self) -> Arm:
+        """The setting of which a run is kept."""
+        return "reference" if self.is_worse else "best"
+
+    @property
     def chosen(self) -> SeedRun | None:
         """The run with the best validation score of the best setting, or of the reference where that is worse.
 
         Of equal ones it is the first.
         """
-        runs = self.reference_runs if self.is_worse else self.best_runs
+        runs = self.best_runs if self.chosen_arm == "best" else self.reference_runs
         scored = [run for run in runs if run.score is not None]
         sign = 1 if self.larger_is_better else -1
         return max(scored, key=lambda run: sign * (run.score or 0.0), default=None)
