@@ -61,7 +61,10 @@ def _best(given: Material) -> Section:
     if best is not None and best.origin != "sampler":
         words.append(f"The best trial's settings came from: {best.origin}.")
     code = [given.command] if given.best_config is not None else []
-    if code:
+    if code and given.confirmation is not None and given.confirmation.kept_arm == "reference":
+        better = given.confirmation.reference
+        words.append(f"Fresh seeds say that {better} is better; its config as it runs again, complete, is best.yaml:")
+    elif code:
         words.append("The best config as it runs again, complete, is best.yaml beside this report:")
     return Section(
         "best", "The best setting", [one for one in words if one], code,

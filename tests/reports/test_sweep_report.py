@@ -95,6 +95,14 @@ def test_a_report_is_made_of_any_sweep(tmp_path: Path, sweep: SweepRecord) -> No
     assert sum(line.startswith("|") for line in text.splitlines()) > len(sweep.trials)
 
 
+def test_where_the_reference_was_kept_best_yaml_is_said_to_be_its_config(tmp_path: Path) -> None:
+    found = confirmed([0.61, 0.62, 0.63], [0.63, 0.65, 0.64], kept_seed=2, kept_arm="reference")
+    _, page = written(tmp_path, large_sweep(), confirmation=found)
+    words = spaced(page.words)
+    assert "Fresh seeds say that the paper's setting is better; its config as it runs again" in words
+    assert "run with seed 2 of the paper's setting" in words
+
+
 def test_the_whole_report_of_a_large_sweep(tmp_path: Path) -> None:
     html, page = written(
         tmp_path, large_sweep(), confirmation=confirmed([0.63, 0.65, 0.64], [0.61, 0.62, 0.63], kept_seed=2)
