@@ -17,7 +17,7 @@ from neurolm.evaluation.predictions import Predictions
 from neurolm.progress import ProgressBar
 from neurolm.reports.baseline_table import FACTS, FOLDER, BaselineTable, read_table
 from neurolm.reports.evaluated import write_evaluated
-from neurolm.reports.results import save_results, write_whole
+from neurolm.reports.results import read_results, save_results, write_whole
 from neurolm.text.asked import windows_of_task
 from neurolm.text.instructions import Task
 from neurolm.tracking import FILE_NAME, JsonlTracker, NullTracker, TeeTracker, Tracker
@@ -77,6 +77,19 @@ def baseline_digest(run: BaselineRun, name: BaselineName) -> str:
     if name == "random_neurolm":
         own["losses"] = as_dict(run.losses)
     return digest(own)
+
+
+def unanswered(run: BaselineRun, data_digest: str) -> tuple[BaselineName, ...]:
+    """The baselines of ``run`` that have no results in its folder by these settings on these data."""
+
+    def is_answered(name: BaselineName) -> bool:
+        path = run.out / FOLDER / name / "results.json"
+        if not path.is_file():
+            return False
+        found = read_results(path)
+        return (found["config_digest"], found["data_digest"]) == (baseline_digest(run, name), data_digest)
+
+    return tuple(name for name in run.baselines if not is_answered(name))
 
 
 def _allowed_leakage(run: BaselineRun, name: BaselineName) -> str | None:

@@ -71,7 +71,7 @@ class Plan:
     num_folds: int
     within: str
     config_digest: str
-    """Of all settings of all steps, but for folds, seeds and places."""
+    """Of all settings of all steps, but for folds, seeds, places and baselines."""
     num_windows: dict[str, int]
     """Task to the windows of its data set, over all splits of a fold."""
 

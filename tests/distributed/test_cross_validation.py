@@ -13,11 +13,13 @@ from neurolm.baselines.braindecode_models import BraindecodeMissing
 from neurolm.baselines.settings import BaselineRun
 from neurolm.config import ConfigError, load
 from neurolm.datasets.ingest import Step, plan_downstream, run_locally, write_store
-from neurolm.distributed import cross_validation
-from neurolm.distributed.cross_validation import FoldOfSeed, cross_validate
+from neurolm.distributed import cross_validation, fold_of_seed
+from neurolm.distributed.cross_validation import cross_validate
+from neurolm.distributed.fold_of_seed import FoldOfSeed
 from neurolm.distributed.pipeline import read_pipeline
 from neurolm.eeg.shards import Store, open_test_split
 from neurolm.evaluation.predictions import Predictions
+from neurolm.reports.baselines import baseline_digest
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.training.runs import load_run
 from tests.reports.evaluated import write_evaluated
@@ -44,7 +46,9 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump({"tasks": ["workload"], "own_tasks": {}}))
 
-    def evaluate(run: EvaluateRun | BaselineRun, below: str = ".", skill: float = 1.0) -> None:
+    def evaluate(
+        run: EvaluateRun | BaselineRun, below: str = ".", skill: float = 1.0, config_digest: str | None = None
+    ) -> None:
         store = Store.open(run.store, open_test_split(Store.open(run.store).digest, f"evaluate {run.out}"))
         index = store.index("test")
         labels = np.array([("rest", "arithmetic").index(label) for label in index.label])
@@ -63,19 +67,20 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
             greedy_valid=np.ones(len(index), dtype=bool),
         )
         assert run.tasks == ("workload",)
-        write_evaluated(run.out / below, found, seed=run.seed, digest=store.digest)
+        write_evaluated(run.out / below, found, seed=run.seed, digest=store.digest, config_digest=config_digest)
         if below == ".":
             record.append(("evaluate", f"{run.out.parent.name}/{run.out.name}", run.data.split.fold))
 
     def baselines(file: Path, values: dict[str, Any]) -> None:
         run = load(BaselineRun, file, values)
         for name in run.baselines:
-            evaluate(run, f"baselines/{name}", skill=0.0)
+            evaluate(run, f"baselines/{name}", skill=0.0, config_digest=baseline_digest(run, name))
+            record.append((name, f"{run.out.parent.name}/{run.out.name}", run.data.split.fold))
 
-    monkeypatch.setattr(cross_validation, "preprocess_step", preprocess)
-    monkeypatch.setattr(cross_validation, "evaluate", evaluate)
+    monkeypatch.setattr(fold_of_seed, "preprocess_step", preprocess)
+    monkeypatch.setattr(fold_of_seed, "evaluate", evaluate)
     trained = dict.fromkeys(("tokenizer", "pretrain", "instruct"), train)
-    monkeypatch.setattr(cross_validation, "RUNNERS", trained | {"baselines": baselines})
+    monkeypatch.setattr(fold_of_seed, "RUNNERS", trained | {"baselines": baselines})
     yield record
 
 
@@ -133,18 +138,34 @@ def test_every_fold_and_seed_is_run_once_and_pooled(
 def test_an_interrupted_run_goes_on(
     done: Done, config: Path, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish = cross_validation.evaluate
+    finish = fold_of_seed.evaluate
 
     def die(run: EvaluateRun) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cross_validation, "evaluate", die)
+        patch.setattr(fold_of_seed, "evaluate", die)
         cross_validate(config, settings)
     assert not (tmp_path / "out" / "results.json").exists()
-    monkeypatch.setattr(cross_validation, "evaluate", finish)
+    monkeypatch.setattr(fold_of_seed, "evaluate", finish)
     cross_validate(config, settings)
     assert len([one for one in done if one[0] == "evaluate"]) == 4
+
+
+def test_baselines_may_be_added_and_changed_later(done: Done, config: Path, settings: dict[str, Any]) -> None:
+    alone = cross_validate(config, settings | {"baselines.baselines": ["majority"]}).results
+    runs = {f"fold-{fold}/seed-{seed}" for fold in range(2) for seed in range(2)}
+    for changed, fitted in (
+        ({}, {"band_power", "ffcl"}),
+        ({"baselines.training_of.ffcl.epochs": 7}, {"ffcl"}),
+        ({"baselines.training_of.ffcl.epochs": 7}, set()),
+    ):
+        done.clear()
+        results = cross_validate(config, settings | changed).results
+        assert {(name, folder) for name, folder, _ in done} == {(name, folder) for name in fitted for folder in runs}
+        assert results["tasks"] == alone["tasks"]
+        assert list(results["cross_validation"]["baselines"]) == ["majority", "band_power", "ffcl"]
+    assert results["test_openings"] == 4 + 4 + 2, "every fit of a baseline has opened its fold's test windows"
 
 
 def test_stages_that_no_fold_changes_run_once_a_seed(

@@ -29,15 +29,20 @@ def answers(quality: float, *, num_subjects: int = 6, seed: int = 0, **changes: 
 
 
 def write_evaluated(
-    out: Path, *found: Predictions, seed: int = 0, test_openings: int = 1, digest: str = "da7a"
+    out: Path,
+    *found: Predictions,
+    seed: int = 0,
+    test_openings: int = 1,
+    digest: str = "da7a",
+    config_digest: str | None = None,
 ) -> Path:
-    """Results and predictions of one evaluation."""
+    """Results and predictions of one evaluation; seeds have config digests of their own, as baselines do."""
     for predictions in found:
         predictions.save(out / "predictions" / f"{predictions.task}.parquet")
     write_results(
         out / "results.json",
         {one.task: score(one) for one in found},
-        config_digest=f"config{seed}",
+        config_digest=config_digest or f"config{seed}",
         data_digest=digest,
         git_commit="abc1234",
         seed=seed,
