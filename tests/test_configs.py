@@ -37,9 +37,8 @@ for _folder in ("workload", "b"):
 def test_the_files_are_those_that_are_checked_here() -> None:
     found = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.*")}
     large = {f"xl-cpu/{name}.yaml" for name in ("data", "large", "pipeline", "tokenizer", "pretrain", "instruct")}
-    declarations = {
-        f"datasets/{name}.yaml" for name in ("eegmat", "eegmmidb", "eegmmidb_ten_twenty", "eyes", "fist_imagery")
-    }  # test_folder.py
+    of_eegmmidb = (name + end for name in ("eegmmidb", "eyes", "fist_imagery") for end in ("", "_ten_twenty"))
+    declarations = {f"datasets/{name}.yaml" for name in ("eegmat", *of_eegmmidb)}  # test_folder.py
     pipelines = {f"{folder}/cross_validate.yaml" for folder in CROSS_VALIDATED}
     checked = {f"{folder}/{name}.yaml" for folder, names in FOLDERS.items() for name in names}
     assert found == checked | declarations | pipelines | large

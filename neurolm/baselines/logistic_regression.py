@@ -15,6 +15,8 @@ from neurolm.evaluation import metrics
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse regularisations that are compared by cross-validation over training subjects."""
+OF_ONE_SUBJECT = 1e-2
+"""That of a single training subject, who leaves nothing to compare them by."""
 FOLDS = 5
 
 
@@ -28,7 +30,7 @@ class LogisticModel:
         seed: of the solver.
 
     Raises:
-        UserError: there are fewer than two subjects, or all windows are of one class.
+        UserError: all windows are of one class.
     """
 
     def __init__(
@@ -54,13 +56,13 @@ class LogisticModel:
 def _best(features: NDArray[np.floating], classes: NDArray[np.int64], subjects: NDArray[Any], seed: int) -> Pipeline:
     """The strength that does best on held-out training subjects."""
     groups = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)[1]
+    folds = min(FOLDS, int(groups.max()) + 1)
     models = [
         make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, random_state=seed))
-        for strength in STRENGTHS
+        for strength in (STRENGTHS if folds > 1 else (OF_ONE_SUBJECT,))
     ]
-    folds = min(FOLDS, int(groups.max()) + 1)
-    if folds < 2:
-        raise UserError("logistic regression needs two or more training subjects; change data.split.counts")
+    if len(models) == 1:
+        return models[0].fit(features, classes)
     splits = list(GroupKFold(folds).split(features, classes, groups))
     scores = [cross_val_score(one, features, classes, cv=splits, scoring=_balanced).mean() for one in models]
     return models[int(np.argmax(scores))].fit(features, classes)

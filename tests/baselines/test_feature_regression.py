@@ -18,6 +18,14 @@ def test_a_rhythm_is_found_in_other_subjects(tmp_path: Path) -> None:
     assert fitted.num_parameters == 4 * 5 + 1
 
 
+def test_of_one_subject_it_learns_with_a_strength_that_was_not_chosen(tmp_path: Path) -> None:
+    store = toy_store(tmp_path)
+    train, val = indices(store)
+    one = train.take(train.subject == train.subject[0])
+    fitted = FeatureRegression(log_band_power, TASK, store, one, seed=0, batch_size=7)
+    assert score(predictions_of(fitted, TASK, store, val, "val")).balanced_accuracy > 0.8
+
+
 def test_shuffled_is_the_same_with_labels_dealt_out_anew_answering_in_turn(tmp_path: Path) -> None:
     store = toy_store(tmp_path)
     train, val = indices(store)

@@ -144,6 +144,16 @@ def test_eegmmidb_in_the_channels_of_eegmat(test_data: Path) -> None:
         np.testing.assert_array_equal(window.signal, whole[number // 4].signal[rows, start : start + 800])
 
 
+@pytest.mark.parametrize("name", ["eyes", "fist_imagery"])
+def test_tasks_of_eegmmidb_in_the_channels_of_eegmat(test_data: Path, name: str) -> None:
+    few, whole, unlabelled = shipped(f"{name}_ten_twenty"), shipped(name), shipped("eegmmidb_ten_twenty")
+    sources = few.find(test_data / "eegmmidb")
+    assert facts(sources) == facts(whole.find(test_data / "eegmmidb")) and few.labels == whole.labels
+    found, wanted = windows_of(few, sources[0]), windows_of(whole, sources[0])
+    assert [(one.start_s, one.label) for one in found] == [(one.start_s, one.label) for one in wanted]
+    assert found[0].channel_indices == windows_of(unlabelled, sources[0])[0].channel_indices
+
+
 def test_labels_from_folder_and_group(tmp_path: Path) -> None:
     touch(tmp_path, "sick/a/S01_1.edf", "sick/a/S01_2.edf", "well/S02_1.edf", "well/.S02_1.edf", "notes.txt")
     folder = own(label="folder", labels=["a", "well"], path=r"(?P<subject>S\d+)_\d\.edf", subject="subject")
