@@ -16,8 +16,9 @@ from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.reports.evaluate import EvaluateRun
 from neurolm.text.instructions import TASKS
 from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
-from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, load_run
+from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, load_run
 from neurolm.training.token_job import TokenizeRun
+from neurolm.training.training_run import TrainingRun
 
 CONFIGS = Path(__file__).parents[1] / "ray_jobs" / "configs"
 FOLDERS = {

@@ -35,9 +35,10 @@ from neurolm.training.context import LocalContext
 from neurolm.training.leakage import check_leakage
 from neurolm.training.loop import sum_over_workers
 from neurolm.training.model_export import export
-from neurolm.training.runs import TrainingRun, load_run
+from neurolm.training.runs import load_run
 from neurolm.training.tensor_file import TensorStream
 from neurolm.training.token_job import TokenizeRun, describe_tokens, encode_locally, tokenize
+from neurolm.training.training_run import TrainingRun
 
 RECORDINGS_PER_SPLIT = 2
 """Recordings of every data set and split that a check reads."""

@@ -27,8 +27,9 @@ from neurolm.reports.sweep import SweepRecord, TrialRecord
 from neurolm.tracking import start_run
 from neurolm.training.checkpoint import copy_model
 from neurolm.training.run_checkpoint import RunCheckpoints
-from neurolm.training.runs import InstructRun, training_digest, without_raw_places
+from neurolm.training.runs import InstructRun
 from neurolm.training.stopping import Stopped, stop_signals
+from neurolm.training.training_run import training_digest, without_raw_places
 from neurolm.training.worker import finished
 
 LOOK_EVERY_S = 1.0

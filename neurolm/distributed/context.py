@@ -18,7 +18,7 @@ from torch import Tensor
 from neurolm.config import UserError
 from neurolm.training.context import Call, ProcessGroupContext
 from neurolm.training.run_checkpoint import RunCheckpoints
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 from neurolm.training.worker import run_key
 
 LISTEN_EVERY_S = 1.0

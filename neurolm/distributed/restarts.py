@@ -9,7 +9,7 @@ from ray.train.torch import TorchConfig
 
 from neurolm.config import UserError
 from neurolm.distributed.jobs import OWN_SESSION
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 
 logger = logging.getLogger(__name__)
 GRACE_S = 60.0

@@ -36,8 +36,8 @@ from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.engine import Engine, EngineConfig, TorchEngine
 from neurolm.training.leakage import check_leakage
 from neurolm.training.run_checkpoint import Choice, RunCheckpoints
-from neurolm.training.runs import TrainingRun
 from neurolm.training.stopping import Stopped, stop_signals
+from neurolm.training.training_run import TrainingRun
 from neurolm.training.worker import finished, mark_finished, run_key, run_worker
 from neurolm.training.worker_log import WorkerLog
 

@@ -32,8 +32,8 @@ from neurolm.reports.sweep import SweepRecord
 from neurolm.tracking import start_run
 from neurolm.training.checkpoint import copy_model
 from neurolm.training.leakage import check_leakage
-from neurolm.training.runs import without_raw_places
 from neurolm.training.stopping import Stopped, stop_signals
+from neurolm.training.training_run import without_raw_places
 from neurolm.training.worker import ResumeError, made_from
 
 RECORD = "sweep.json"

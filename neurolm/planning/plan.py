@@ -14,7 +14,7 @@ from neurolm.planning.windows import PlannedWindows, planned_windows
 from neurolm.training.assembly import reading_plan
 from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.devices import PEAK_TFLOPS
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 
 DEFAULT_GPU = "a100"
 DEFAULT_MFU = 0.3

@@ -11,7 +11,7 @@ from neurolm.planning.stages import PlannedStage
 from neurolm.planning.trace import Tracer
 from neurolm.planning.windows import PlannedWindows
 from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 
 CONTEXT_BYTES = 10**9
 """What CUDA, NCCL and the libraries take on a GPU before the first tensor; not measured here."""

@@ -23,9 +23,10 @@ from neurolm.text.instructions import EncodedTask, encode_task
 from neurolm.text.own_code import own_code
 from neurolm.training.instruct import AnswerStates, InstructLossConfig, InstructStage
 from neurolm.training.pretrain import PretrainStage
-from neurolm.training.runs import STAGES, InstructRun, PretrainRun, TokenizerRun, TrainingRun, load_run
+from neurolm.training.runs import STAGES, InstructRun, PretrainRun, TokenizerRun, load_run
 from neurolm.training.stage import Stage
 from neurolm.training.tokenizer import TokenizerStage
+from neurolm.training.training_run import TrainingRun
 
 PUBLISHED_GPT2 = {
     "gpt2": {"hidden_size": 768, "num_layers": 12, "num_heads": 12},

@@ -13,7 +13,8 @@ from neurolm.planning.trace import WindowShape
 from neurolm.sequences import PATCH_POINTS
 from neurolm.text.instructions import chosen_tasks
 from neurolm.training.assembly import reading_plan
-from neurolm.training.runs import InstructRun, TrainingRun
+from neurolm.training.runs import InstructRun
+from neurolm.training.training_run import TrainingRun
 
 _SHAPE = re.compile(r"(\d+)x(\d+)")
 

@@ -36,10 +36,11 @@ from neurolm.training.language import LanguageCheck
 from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
 from neurolm.training.model_export import TEXT_CODE, ModelDescription, describe
 from neurolm.training.pretrain import PretrainStage
-from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun, TrainingRun, UnlabelledRun
+from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun
 from neurolm.training.stage import Stage
 from neurolm.training.tasks import refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
+from neurolm.training.training_run import TrainingRun, UnlabelledRun
 from neurolm.training.validation_sample import validation_sample
 
 

@@ -22,10 +22,11 @@ from neurolm.training.checkpoint import ModelFolderError, save_model
 from neurolm.training.instruct import InstructStage
 from neurolm.training.leakage import allowed_reason
 from neurolm.training.pretrain import PretrainStage
-from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest
+from neurolm.training.runs import InstructRun, PretrainRun
 from neurolm.training.stage import Stage
 from neurolm.training.tensor_file import TensorStream
 from neurolm.training.tokenizer import TokenizerStage
+from neurolm.training.training_run import TrainingRun, training_digest
 from neurolm.training.training_state import TrainingState, TrainingStateError
 
 TEXT_CODE = "text_code.json"

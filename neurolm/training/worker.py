@@ -29,9 +29,10 @@ from neurolm.training.not_finite import NotFiniteGuard, RollBack
 from neurolm.training.profiling import StepProfiler
 from neurolm.training.provenance import provenance
 from neurolm.training.run_checkpoint import Part, RunCheckpoints
-from neurolm.training.runs import InstructRun, PretrainRun, TrainingRun, training_digest, without_raw_places
+from neurolm.training.runs import InstructRun, PretrainRun
 from neurolm.training.stopping import Stopped, stop_signals
 from neurolm.training.throughput import Throughput
+from neurolm.training.training_run import TrainingRun, training_digest, without_raw_places
 from neurolm.training.worker_log import WorkerLog
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 
 
 @pytest.fixture(scope="session")

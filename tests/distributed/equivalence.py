@@ -21,9 +21,10 @@ from neurolm.training.loop import fit
 from neurolm.training.model_export import export
 from neurolm.training.not_finite import NotFiniteGuard
 from neurolm.training.profiling import StepProfiler
-from neurolm.training.runs import STAGES, TrainingRun
+from neurolm.training.runs import STAGES
 from neurolm.training.tensor_file import TensorStream
 from neurolm.training.throughput import Throughput
+from neurolm.training.training_run import TrainingRun
 from tests.llama import write_llama
 from tests.tiny import stored_window, write_store
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from neurolm.config import as_yaml
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 
 ROOT = Path(__file__).parents[2]
 

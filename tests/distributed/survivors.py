@@ -17,7 +17,8 @@ from neurolm.config import build
 from neurolm.eeg.reading import StepWindows
 from neurolm.tracking import FILE_NAME, read_curves
 from neurolm.training.batches import Batcher, StepBatch
-from neurolm.training.runs import STAGES, TrainingRun
+from neurolm.training.runs import STAGES
+from neurolm.training.training_run import TrainingRun
 from tests.tiny import tiny_tokenizer_settings, write_tiny_store
 
 NUM_STEPS, STEPS_PER_EPOCH, SAVED_EVERY = 60, 10, 5

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from neurolm.config import as_yaml
-from neurolm.training.runs import TrainingRun
 from neurolm.training.stopping import EXIT_CODE
+from neurolm.training.training_run import TrainingRun
 from tests.distributed.processes import ROOT, committed_steps, head, mlflow_status, train_script
 from tests.distributed.survivors import PATIENCE_S, SAVED_EVERY, Trace, exact_curves, make_run, wait_for
 

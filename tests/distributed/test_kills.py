@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from neurolm.distributed.train import train
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 from tests.distributed.survivors import (
     NUM_STEPS,
     SAVED_EVERY,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from neurolm.config import as_yaml, override
-from neurolm.training.runs import TrainingRun
+from neurolm.training.training_run import TrainingRun
 from tests.distributed.processes import Family, environment
 from tests.distributed.survivors import (
     NUM_STEPS,

@@ -5,7 +5,8 @@ import pytest
 from neurolm.config import ConfigError, build
 from neurolm.training.deepspeed_config import DeepSpeedEngineConfig
 from neurolm.training.optimizer import OptimizerConfig
-from neurolm.training.runs import STAGES, TrainingRun
+from neurolm.training.runs import STAGES
+from neurolm.training.training_run import TrainingRun
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, clip_norm=0.5)
 

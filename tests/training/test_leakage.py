@@ -22,7 +22,8 @@ from neurolm.reports.evaluate import EvaluateRun, evaluate
 from neurolm.reports.results import results_table
 from neurolm.training import leakage
 from neurolm.training.leakage import LeakageError, check_leakage
-from neurolm.training.runs import STAGES, TrainingRun
+from neurolm.training.runs import STAGES
+from neurolm.training.training_run import TrainingRun
 from neurolm.training.worker import train_locally
 
 TINY = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}

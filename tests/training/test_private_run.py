@@ -20,7 +20,8 @@ from neurolm.eeg.manifest import Manifest
 from neurolm.eeg.privacy_proof import prove_private
 from neurolm.eeg.recording import Recording
 from neurolm.eeg.windows import Window, cut
-from neurolm.training.runs import TokenizerRun, training_digest, without_raw_places
+from neurolm.training.runs import TokenizerRun
+from neurolm.training.training_run import training_digest, without_raw_places
 from neurolm.training.worker import train_locally
 
 NAMES = ("Musterfrau", "Erika", "Klinikum", "KH-4711", "19640812", "12-AUG-1964", "Geburtstag", "Untersucher")

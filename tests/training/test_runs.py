@@ -6,7 +6,8 @@ import pytest
 
 from neurolm.config import ConfigError, build, override
 from neurolm.text.instructions import TaskError
-from neurolm.training.runs import InstructRun, TokenizerRun, training_digest
+from neurolm.training.runs import InstructRun, TokenizerRun
+from neurolm.training.training_run import training_digest
 from tests.tiny import tiny_tokenizer_settings
 
 

@@ -28,8 +28,9 @@ from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.checkpoint import ModelFolderError, save_model
 from neurolm.training.context import LocalContext
 from neurolm.training.encoding import EncoderError
-from neurolm.training.runs import STAGES, TrainingRun, training_digest
+from neurolm.training.runs import STAGES
 from neurolm.training.token_job import ShardEncoder, TokenizeRun, TokenJob, describe_tokens, encode_locally, tokenize
+from neurolm.training.training_run import TrainingRun, training_digest
 from neurolm.training.worker import train_locally
 from tests.tiny import MODEL, tiny_tokenizer
 

@@ -36,7 +36,8 @@ from neurolm.training.engine import TorchEngine
 from neurolm.training.full_disk import CheckpointError
 from neurolm.training.keeping import pareto_front
 from neurolm.training.official_files import export_official, import_official
-from neurolm.training.runs import STAGES, TrainingRun, training_digest
+from neurolm.training.runs import STAGES
+from neurolm.training.training_run import TrainingRun, training_digest
 from neurolm.training.worker import ResumeError, made_from, train_locally
 from tests.tiny import write_no_fingerprints
 
