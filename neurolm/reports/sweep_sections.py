@@ -86,4 +86,4 @@ def _config(given: Material) -> Section | None:
     if given.best_config is None:
         return None
     words = ["Saved as best.yaml beside this report. To train it again:"]
-    return Section("config", "The best config", words, [given.command, given.best_config])
+    return Section("config", "The config to run again", words, [given.command, given.best_config])

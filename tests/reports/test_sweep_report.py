@@ -112,7 +112,7 @@ def test_the_whole_report_of_a_large_sweep(tmp_path: Path) -> None:
         "The best setting", "Confirmed on fresh seeds", "Results on the test split", "Optimisation history",
         "Learning curves", "Which setting mattered", "All settings at once", "Pairs of settings",
         "Each setting against the value reached", "Trade-offs between tasks", "When each task is best",
-        "Pruned and finished, time and hours", "Failures", "Trials", "The best config",
+        "Pruned and finished, time and hours", "Failures", "Trials", "The config to run again",
     ]  # fmt: skip
     words = spaced(page.words)
     for said in ("0.640 ± 0.010", "0.620 ± 0.010", "better than the paper's setting on 3 of 3 seeds, by +0.020",
@@ -124,7 +124,7 @@ def test_the_whole_report_of_a_large_sweep(tmp_path: Path) -> None:
 
 def test_a_running_sweep_says_so(tmp_path: Path) -> None:
     _, page = written(tmp_path, SHAPES["running"], best_config=None)
-    assert "The sweep has not ended" in page.words and "The best config" not in page.words
+    assert "The sweep has not ended" in page.words and "The config to run again" not in page.words
     assert json.loads((tmp_path / "report.json").read_text())["best"]["config"] is None
 
 
