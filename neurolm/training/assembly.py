@@ -1,6 +1,6 @@
 """Builds what a run needs from its config: stage, windows, order, validation and the model folder at the end."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,12 @@ from torch import Tensor
 from neurolm.config import UserError, build, override
 from neurolm.eeg.order import GlobalOrder
 from neurolm.eeg.reading import ReadingPlan, WindowSource, windows_of
-from neurolm.eeg.shards import Store, WindowIndex
+from neurolm.eeg.shards import Store
 from neurolm.eeg.token_store import TokenStore
-from neurolm.evaluation.predicting import predict_split
-from neurolm.evaluation.predictions import Predictions, TaskResult, concatenate, score
-from neurolm.models.codebook_health import codebook_health
 from neurolm.models.neural_tokenizer import NeuralTokenizer
 from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
-from neurolm.sequences import Batch, collate, no_windows
+from neurolm.sequences import collate, no_windows
 from neurolm.text.asked import labels_left_out
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.code import TextCode
@@ -33,7 +30,7 @@ from neurolm.training.context import RunContext
 from neurolm.training.encoding import refuse_other_tokens
 from neurolm.training.instruct import InstructStage
 from neurolm.training.language import LanguageCheck
-from neurolm.training.loop import Schedule, Validate, global_means, sum_over_workers
+from neurolm.training.loop import Schedule, Validate
 from neurolm.training.model_export import TEXT_CODE, ModelDescription, describe
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun
@@ -41,6 +38,7 @@ from neurolm.training.stage import Stage
 from neurolm.training.tasks import refuse_unanswerable
 from neurolm.training.tokenizer import TokenizerStage
 from neurolm.training.training_run import TrainingRun, UnlabelledRun
+from neurolm.training.validation import data_sets_of, validate_answers, validate_losses, validate_tokenizer
 from neurolm.training.validation_sample import validation_sample
 
 
@@ -100,14 +98,14 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
         corpus=corpus,
         tasks=tasks or None,
         seed=run.seed,
-        strata=tuple(tasks) or _data_sets(plan.windows(store, "train")),
+        strata=tuple(tasks) or data_sets_of(plan.windows(store, "train")),
         rank=context.rank,
         world_size=context.world_size,
     )
     validations = {
-        TokenizerRun: _validate_tokenizer,
-        PretrainRun: _validate_losses,
-        InstructRun: _validate_answers,
+        TokenizerRun: validate_tokenizer,
+        PretrainRun: validate_losses,
+        InstructRun: validate_answers,
     }
     validate_on = next(function for kind, function in validations.items() if isinstance(run, kind))
     sample = validation
@@ -247,109 +245,3 @@ def _text_table(run: TokenizerRun) -> tuple[Tensor, TextCode]:
             f"text_table: {run.text_table} is {table.shape[1]} wide, model.hidden_size is {run.model.hidden_size}"
         )
     return table, own_code(run.text_table, None, model.config.model_type, len(table))
-
-
-def _validation_batches(
-    run: TrainingRun, windows: WindowSource, index: WindowIndex, context: RunContext
-) -> Iterator[tuple[Batch, dict[str, float]]]:
-    """Batches of this worker's validation windows; every worker yields equally many."""
-    size, strata = run.batch.micro_size or run.batch.size, _data_sets(index)
-    for start in range(0, len(index.rows), size):
-        rows = index.rows[start : start + size]
-        mine = rows[context.rank :: context.world_size]
-        batch = collate(windows.read(mine), np.arange(len(mine)), text=None, tasks=None, strata=strata)
-        yield batch.to(context.device), sum_over_workers(batch.counts, context)
-
-
-def _validate_losses(
-    run: TrainingRun,
-    stage: Stage,
-    windows: WindowSource,
-    index: WindowIndex,
-    tasks: Mapping[str, EncodedTask],
-    context: RunContext,
-) -> dict[str, float]:
-    """Means of the stage's losses over all validation windows, each counted once; also by data set."""
-    sums: dict[str, float] = {}
-    weights: dict[str, float] = {}
-    with torch.no_grad():
-        for batch, totals in _validation_batches(run, windows, index, context):
-            means, _ = global_means(stage(batch, totals), totals, batch.strata, context)
-            for name, mean in means.items():
-                _, _, data_set = name.partition("/")
-                number = totals[f"windows/{data_set}" if data_set else "windows"]
-                sums[name] = sums.get(name, 0.0) + mean * number
-                weights[name] = weights.get(name, 0.0) + number
-    return {name: total / weights[name] for name, total in sums.items()}
-
-
-def _data_sets(index: WindowIndex) -> tuple[str, ...]:
-    return tuple(sorted(map(str, set(index.data_set))))
-
-
-def _validate_tokenizer(
-    run: TrainingRun,
-    stage: Stage,
-    windows: WindowSource,
-    index: WindowIndex,
-    tasks: Mapping[str, EncodedTask],
-    context: RunContext,
-) -> dict[str, float]:
-    """Losses, and whether the codes say more than where they are (codebook health)."""
-    assert isinstance(stage, TokenizerStage) and isinstance(run, TokenizerRun)
-    metrics = _validate_losses(run, stage, windows, index, tasks, context)
-    parts: list[np.ndarray] = []
-    with torch.no_grad():
-        for batch, _ in _validation_batches(run, windows, index, context):
-            for group in stage.with_passes(batch).groups:
-                codes = stage.tokenizer.codes(
-                    stage.tokenizer.encode(group.signal, group.channel_index, group.time_index, group.num_channels)
-                )
-                time_index = group.time_index.expand_as(codes)
-                parts.append(torch.stack([codes, group.channel_index, time_index]).flatten(1).cpu().numpy())
-    gathered = np.concatenate([part for worker in context.all_gather_object(parts) for part in worker], axis=1)
-    codes, channels, times = (torch.from_numpy(row) for row in gathered)
-    health = codebook_health(codes, channels, times, run.model.codebook_size)
-    return metrics | {f"codebook_{name}": float(value) for name, value in vars(health).items()}
-
-
-def _validate_answers(
-    run: TrainingRun,
-    stage: Stage,
-    windows: WindowSource,
-    index: WindowIndex,
-    tasks: Mapping[str, EncodedTask],
-    context: RunContext,
-) -> dict[str, float]:
-    """Every task's metrics on the validation split and their mean, ``score``."""
-    assert isinstance(stage, InstructStage) and isinstance(run, InstructRun)
-    # Without autocast, as always in evaluation, unless weights in bfloat16 leave no choice.
-    is_low = next(stage.model.language_model.parameters()).dtype == torch.bfloat16
-    with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=is_low):
-        mine = predict_split(
-            stage.model,
-            windows,
-            index,
-            tasks,
-            split="val",
-            batch_size=run.batch.micro_size or run.batch.size,
-            device=context.device,
-            rank=context.rank,
-            world_size=context.world_size,
-            with_passes=stage.with_passes if run.engine.partitions_weights else None,
-        )
-    everyone: list[dict[str, Predictions]] = context.all_gather_object(mine)
-    metrics: dict[str, float] = {}
-    scores = []
-    for name in tasks:
-        result: TaskResult = score(concatenate([part[name] for part in everyone]))
-        metrics[f"{name}/balanced_accuracy"] = result.balanced_accuracy
-        metrics[f"{name}/invalid_answer_rate"] = result.invalid_answer_rate
-        if result.auroc is not None:
-            metrics[f"{name}/auroc"] = result.auroc
-        metric = tasks[name].task.metric or run.selection
-        chosen = getattr(result, metric)
-        if chosen is not None:
-            metrics[f"{name}/{metric}"] = chosen
-        scores.append(result.balanced_accuracy if chosen is None else chosen)
-    return metrics | {"score": float(np.mean(scores))}
