@@ -55,8 +55,9 @@ def read_sample(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             sample = _ArrayUnpickler(file).load()
-    except MemoryError:
-        raise
+    except MemoryError:  # bytes that happen to say how long something is may say anything
+        size = path.stat().st_size
+        raise RecordingError(f"{path}: refused: its {size} bytes ask for more memory than there is") from None
     except Exception as error:  # a broken pickle fails in as many ways as there are bytes
         raise RecordingError(f"{path}: refused as a sample of the released code: {error}") from None
     if not isinstance(sample, dict):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neurolm.datasets import LAYOUTS
@@ -52,6 +52,8 @@ def test_arrays_numbers_and_containers_are_restored(protocol: int, tmp_path: Pat
 
 
 @given(st.binary(max_size=60))
+@example(b"\x95" + (2**56).to_bytes(8, "little"))  # a frame of so many bytes
+@example(b"\x96" + (2**56).to_bytes(8, "little"))  # a byte array
 def test_bytes_that_are_no_pickle_are_refused(content: bytes) -> None:
     path = Path(os.environ["NEUROLM_HOME"]) / "a.pkl"
     path.write_bytes(content)

@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.filterwarnings("default"),
 ]
-NUM_TRIALS = 4
+NUM_TRIALS = 3
 
 
 @pytest.fixture(scope="module")
