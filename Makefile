@@ -1,7 +1,7 @@
 # make demo            everything on synthetic recordings, in less than ten minutes
 # make demo DATA=DIR   the Workload pipeline on PhysioNet's eegmat recordings in DIR
 # make test            tests;   make test-all   also those marked kill, equivalence and slow
-# make test-xl         all 1.7 B parameters trained, killed and resumed: half an hour on an otherwise idle machine
+# make test-xl         at full size: all 1.7 B parameters trained, killed and resumed, a day of EEG (README, All of XL on a CPU)
 # make check           lint, types, layers
 
 PYTHON ?= python3
