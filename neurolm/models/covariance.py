@@ -66,13 +66,10 @@ def _log_of_products(rows: Float[Tensor, "*any channels values"]) -> Float[Tenso
     return (vectors * above) @ vectors.mT + floor.log() * eye
 
 
-def covariance_target(
-    signal: Float[Tensor, "batch tokens points"], num_channels: int
-) -> Float[Tensor, "batch tokens outputs"]:
+def covariance_target(rows: LogCovariance) -> Float[Tensor, "batch tokens outputs"]:
     """What a decoder reconstructs of each token's row: by band its variance, then its coupling with each channel.
 
     Both have deviation 1 over the window.
     """
-    rows = log_covariance(signal, num_channels)
     parts = [part.flatten(2) for part in rows]
     return torch.cat([F.layer_norm(part, part.shape[1:], eps=EPSILON) for part in parts], dim=-1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from neurolm.models.covariance import NUM_BANDS, log_covariance
+from neurolm.models.covariance import NUM_BANDS, LogCovariance
 from neurolm.models.place_embedding import NUM_CHANNEL_ROWS
 
 
@@ -24,13 +24,11 @@ class CovarianceEmbedding(nn.Module):
         self.linear = nn.Linear(hidden_size, hidden_size)
 
     def forward(
-        self, signal: Float[Tensor, "batch tokens points"], channels: Int[Tensor, "... channels"]
+        self, rows: LogCovariance, channels: Int[Tensor, "... channels"]
     ) -> Float[Tensor, "batch tokens hidden"]:
-        """Embed each patch; ``channels`` are those of one second, the same in every second of a window."""
-        num_channels = channels.shape[-1]
-        rows = log_covariance(signal, num_channels)
+        """Embed each token's row; ``channels`` are those of one second, the same in every second of a window."""
         weights = self.coupling(channels).unflatten(-1, (NUM_BANDS, -1)).transpose(-3, -2).flatten(-3, -2)
         # Scaled by the number of channels, so that montages of few and of many start alike (16 channels: 1).
-        coupled = rows.coupling.flatten(2) @ weights * (4 / num_channels**0.5)
+        coupled = rows.coupling.flatten(2) @ weights * (4 / channels.shape[-1] ** 0.5)
         embedded: Tensor = self.linear(F.gelu(self.variance(rows.variance) + coupled))
         return embedded

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from neurolm.config import UserError
-from neurolm.models.covariance import covariance_target
+from neurolm.models.covariance import LogCovariance, covariance_target, log_covariance
 from neurolm.models.covariance_embedding import CovarianceEmbedding
 from neurolm.models.decoder import CovarianceDecoder, Decoder
 from neurolm.models.losses import NUM_BINS, frequency_target, raw_target, squared_errors_of
@@ -67,15 +67,19 @@ class Encoder(nn.Module):
         time_index: Int[Tensor, "... tokens"],
         weights: Float[Tensor, " padded_tokens"] | None = None,
         num_channels: int | None = None,
+        rows: LogCovariance | None = None,
     ) -> Float[Tensor, "batch padded_tokens hidden"]:
         """Encode windows; every token sees its whole window.
 
         With ``weights`` of one entry more than there are tokens, a zero token is added at the end that stands for the
         released code's padding: it enters the group norms with its weight, sees the window, and is seen by no token.
-        Log-covariances need the number of channels of a second.
+        Log-covariances need the number of channels of a second; ``rows`` are they where somebody has them already.
         """
         if isinstance(self.patch_embedding, CovarianceEmbedding):
-            patches = self.patch_embedding(signal, channel_index[..., :num_channels])
+            if rows is None:
+                assert num_channels is not None
+                rows = log_covariance(signal, num_channels)
+            patches = self.patch_embedding(rows, channel_index[..., :num_channels])
             return self._see(patches, channel_index, time_index, None)
         visible = None
         if weights is not None:
@@ -195,7 +199,8 @@ class NeuralTokenizer(nn.Module):
         """
         num_tokens, num_channels = signal.shape[1], self._channels(time_index, num_channels)
         weights = self.token_weights(signal)
-        features = self.encoder(signal, channel_index, time_index, weights, num_channels)
+        rows = log_covariance(signal, num_channels) if num_channels is not None and self._needs_covariance else None
+        features = self.encoder(signal, channel_index, time_index, weights, num_channels, rows)
         latents = self.latents(features)
         quantized = self.quantizer(latents, weights)
         commitment = quantized.squared_error if weights is None else quantized.squared_error * weights[:, None]
@@ -204,7 +209,7 @@ class NeuralTokenizer(nn.Module):
         reconstructed = self.reconstruct(quantized.latents[:, :num_tokens], channel_index, time_index, num_channels)
         sizes = {"commitment": self.config.codebook_dim}
         for name, output in reconstructed.items():
-            squares = squared_errors_of(output, self.target(name, signal, num_channels))
+            squares = squared_errors_of(output, self.target(name, signal, num_channels, rows))
             squared_errors[name], by_window[name] = squares.sum(), squares.detach().sum((1, 2))
             sizes[name] = output.shape[-1]
         counted_tokens = signal.shape[0] * (self.config.compat_pad_to or num_tokens)
@@ -226,22 +231,33 @@ class NeuralTokenizer(nn.Module):
             decoder.start([self.target(name, *group) for group in groups])  # type: ignore[operator]
 
     def target(
-        self, name: str, signal: Float[Tensor, "batch tokens points"], num_channels: int | None = None
+        self,
+        name: str,
+        signal: Float[Tensor, "batch tokens points"],
+        num_channels: int | None = None,
+        rows: LogCovariance | None = None,
     ) -> Float[Tensor, "batch tokens outputs"]:
         """What the decoder ``name`` should give for these windows.
 
-        Standardised signal (``raw``), Fourier amplitudes (``frequency``) or log-covariance (``covariance``).
+        Standardised signal (``raw``), Fourier amplitudes (``frequency``) or log-covariance (``covariance``), whose
+        ``rows`` are counted unless they are given.
         """
         if name == "covariance":
-            assert num_channels is not None
-            return covariance_target(signal, num_channels)
+            if rows is None:
+                assert num_channels is not None
+                rows = log_covariance(signal, num_channels)
+            return covariance_target(rows)
         if not signal.numel():  # neither deviations nor transforms exist of nothing
             return signal.new_zeros(*signal.shape[:-1], POINTS if name == "raw" else NUM_BINS)
         return raw_target(signal) if name == "raw" else frequency_target(signal, self.config.amplitude)
 
+    @property
+    def _needs_covariance(self) -> bool:
+        return "covariance" in (self.config.patch_input, self.config.reconstruct)
+
     def _channels(self, time_index: Tensor, num_channels: int | None) -> int | None:
         """Channels of a second, if they matter; where they are not given a GPU is waited for."""
-        if num_channels is None and "covariance" in (self.config.patch_input, self.config.reconstruct):
+        if num_channels is None and self._needs_covariance:
             return channels_of_a_second(time_index)
         return num_channels
 
