@@ -22,7 +22,6 @@ from neurolm.training.tasks import own_tasks_of_model
 ALIKE = ("tokenizer", "tokenize", "pretrain")
 """Steps that are the same in every fold where stages 1 and 2 learn from a store of their own: run once for a seed."""
 
-
 Steps = Mapping[str, tuple[Path, dict[str, Any]]]
 """Name to its config file and dotted settings."""
 

@@ -1,4 +1,4 @@
-"""A day of 64 channels becomes a shard in less memory than it takes on disk."""
+"""Hours of 64 channels become a shard in less memory than their signals would take."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def peak_mib(path: Path, store: Path, signal_dtype: str) -> int:
     ("hours", "most_mib"),
     [pytest.param(3, 768, marks=pytest.mark.slow), pytest.param(24, 2048, marks=pytest.mark.xl)],
 )
-def test_memory_does_not_grow_with_the_hours_of_64_channels(tmp_path: Path, hours: int, most_mib: int) -> None:
+def test_hours_of_64_channels_take_less_memory_than_their_signals(tmp_path: Path, hours: int, most_mib: int) -> None:
     if shutil.disk_usage(tmp_path).free < 1.5 * hours * 2**30:
         pytest.skip(f"needs {1.5 * hours:.0f} GiB of disk")
     names = MotorImagery().channels
