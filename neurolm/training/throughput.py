@@ -4,12 +4,11 @@ Everything a worker counts travels in the sum over workers that a step needs any
 """
 
 import math
-import resource
-import sys
 from collections.abc import Callable
 
 import torch
 
+from neurolm.resident_memory import peak_resident_bytes
 from neurolm.sequences import Batch
 from neurolm.training.batches import StepBatch
 from neurolm.training.context import RunContext
@@ -75,8 +74,7 @@ class Throughput:
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """The most that this process has held so far, in GiB: resident, and on a GPU what torch allocated."""
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    found = {"memory/rss_gib": resident / GIB}
+    found = {"memory/rss_gib": peak_resident_bytes() / GIB}
     if device.type == "cuda":
         found["memory/cuda_gib"] = torch.cuda.max_memory_allocated(device) / GIB
     return found

@@ -10,7 +10,6 @@ model and windows.
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from training_step import MIXTURE, SIZES, THREADS, build_batch, build_stage
 from neurolm.evaluation.answers import score_answers
 from neurolm.models.masks import eeg_text_mask, eeg_text_positions
 from neurolm.models.neurolm import NeuroLM
+from neurolm.resident_memory import peak_resident_bytes
 from neurolm.sequences import WindowGroup
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import TASKS, EncodedTask, encode_task
@@ -88,7 +88,7 @@ def main() -> None:
         "tasks": rows,
         **mean,
         "times_as_fast_as_released": mean["windows_per_second"] / mean["as_released"],
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gib": peak_resident_bytes() / 2**30,
     }
     print(json.dumps(result, indent=1))
 

@@ -25,6 +25,7 @@ from neurolm.config import as_dict
 from neurolm.models.language_model import LanguageModelConfig
 from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
+from neurolm.resident_memory import peak_resident_bytes, resident_bytes
 from neurolm.training.assembly import load_neurolm
 from neurolm.training.engine import DeepSpeedEngineConfig, TorchEngine
 from neurolm.training.model_export import ModelDescription, export, export_checkpoint
@@ -35,21 +36,15 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-4)
 ALL_BF16 = {"bf16": {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}}
 
 
-def resident_bytes(name: str) -> int:
-    """VmRSS or VmHWM, its peak, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def measured(do: Callable[[], object]) -> dict[str, float]:
     """Bytes above what is there, at the peak and at the end, and seconds."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before, started = resident_bytes("VmRSS"), time.perf_counter()
+    before, started = resident_bytes(), time.perf_counter()
     do()
     seconds = time.perf_counter() - started
     return {
-        "peak_bytes": resident_bytes("VmHWM") - before,
-        "kept_bytes": resident_bytes("VmRSS") - before,
+        "peak_bytes": peak_resident_bytes() - before,
+        "kept_bytes": resident_bytes() - before,
         "seconds": round(seconds, 2),
     }
 

@@ -18,6 +18,7 @@ from neurolm.models.neurolm import NeuroLM, NeuroLMConfig
 from neurolm.planning.memory import FORMATS, Division, memory
 from neurolm.planning.parameters import count
 from neurolm.planning.trace import Tracer, WindowShape
+from neurolm.resident_memory import peak_resident_bytes, resident_bytes
 from neurolm.sequences import PATCH_POINTS, Batch, WindowGroup
 from neurolm.training.engine import TorchEngine
 from neurolm.training.optimizer import OptimizerConfig
@@ -58,12 +59,6 @@ def train(stage: PretrainStage, num_steps: int, num_windows: int, num_crops: int
         engine.step()
 
 
-def resident_bytes(name: str) -> int:
-    """VmRSS or VmHWM, its peak, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def main() -> None:
     """Predict, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,9 +75,9 @@ def main() -> None:
 
     train(build(32, 1, 2), 1, 2, 1, 16)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before = resident_bytes("VmRSS")
+    before = resident_bytes()
     train(build(*size), 2, *work)
-    measured = resident_bytes("VmHWM") - before
+    measured = peak_resident_bytes() - before
 
     with torch.device("meta"):
         planned = build(*size)

@@ -12,7 +12,6 @@ pre-training from raw windows a step includes the codes. Beside the times stand 
 import argparse
 import json
 import os
-import resource
 import statistics
 import sys
 import time
@@ -32,6 +31,7 @@ from neurolm.models.language_model import LanguageModelConfig  # noqa: E402
 from neurolm.models.neural_tokenizer import NeuralTokenizer  # noqa: E402
 from neurolm.models.neural_tokenizer_config import NeuralTokenizerConfig  # noqa: E402
 from neurolm.models.neurolm import NeuroLM, NeuroLMConfig  # noqa: E402
+from neurolm.resident_memory import peak_resident_bytes  # noqa: E402
 from neurolm.sequences import Batch, collate  # noqa: E402
 from neurolm.text.bpe import gpt2_bpe  # noqa: E402
 from neurolm.text.instructions import TASKS, encode_task  # noqa: E402
@@ -184,7 +184,7 @@ def main() -> None:
         "shapes": rows,
         "seconds_per_step": seconds,
         "eeg_tokens_per_second": tokens / seconds,
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gib": peak_resident_bytes() / 2**30,
         "flop_per_second": flop / seconds,
         "matmul_flop_per_second": limit,
         "share_of_limit": flop / seconds / limit,

@@ -16,13 +16,14 @@ from neurolm.eeg.preprocessing import PreprocessingConfig, preprocess
 from tests.eeg.edf import write_long_edf
 
 _PROGRAM = """
-import sys, resource
+import sys
 from pathlib import Path
 from neurolm.datasets.ingest import run_locally, write_store
 from neurolm.datasets.dataset import SourceFile
 from neurolm.datasets.motor_imagery import MotorImagery
 from neurolm.datasets.plan import ShardPlan
 from neurolm.eeg.preprocessing import PreprocessingConfig
+from neurolm.resident_memory import peak_resident_bytes
 
 path, store, dtype = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 source = SourceFile(path, path.name, "S001")
@@ -30,7 +31,7 @@ shard = store / "train-motor_imagery-all.parquet"
 plan = ShardPlan(shard, "train", "motor_imagery", MotorImagery(), (source,), PreprocessingConfig(), b"k" * 32, dtype)
 manifest = write_store([plan], store, run_locally)
 assert not manifest.quarantined, manifest.quarantined
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_resident_bytes() // 2**20)
 """
 
 

@@ -10,18 +10,13 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from neurolm.models.language_model import LanguageModel, LanguageModelConfig
+from neurolm.resident_memory import peak_resident_bytes, resident_bytes
 from neurolm.training.checkpoint import load_weights
 from neurolm.training.tensor_file import TensorFile
 
 DEEP = LanguageModelConfig(hidden_size=256, num_layers=96, num_heads=4)
 """101 million parameters, 405 MB, of which its two tables of 51 MB are the largest."""
 CODEBOOK = 64
-
-
-def resident_bytes(name: str) -> int:
-    """VmRSS or VmHWM, its peak, of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def worker(rank: int, folder: Path) -> None:
@@ -42,13 +37,13 @@ def worker(rank: int, folder: Path) -> None:
         LanguageModel(small, 4)  # what is imported and allocated once and for all
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
-    before = resident_bytes("VmRSS")
+    before = resident_bytes()
     torch.manual_seed(0)
     with building.partitioned(engine):
         model = LanguageModel(DEEP, CODEBOOK)
         drawn = float(model.base.h[95].mlp.c_fc.weight.double().sum())
         load_weights(model, TensorFile(folder / "model.safetensors"))
-    found = {"peak": resident_bytes("VmHWM") - before, "drawn": drawn, "different": []}
+    found = {"peak": peak_resident_bytes() - before, "drawn": drawn, "different": []}
     stored = load_file(folder / "model.safetensors")
     for name, parameter in model.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter]):
