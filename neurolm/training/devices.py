@@ -4,12 +4,17 @@ Dense peaks of NVIDIA's and AMD's data sheets in 10^12 operations a second, with
 TF32 unless it is told. None: the device has no units for that number format.
 """
 
+import logging
 import re
+import statistics
+import time
 from typing import NamedTuple
 
 import torch
 
 from neurolm.training.stage import Precision
+
+logger = logging.getLogger(__name__)
 
 
 class Peak(NamedTuple):
@@ -66,3 +71,27 @@ def peak_flops(name: str, precision: Precision) -> float | None:
         return None
     found: float | None = getattr(PEAK_TFLOPS[max(known, key=len)], precision)
     return None if found is None else 1e12 * found
+
+
+def warn_of_emulated_products(device: torch.device, precision: Precision) -> None:
+    """Say that bfloat16 is asked of a device which computes slower in it than in float32, having no units for it."""
+    if precision == "bfloat16":
+        ratio = _seconds_of_product(device, torch.bfloat16) / _seconds_of_product(device, torch.float32)
+        if ratio > 1.5:
+            logger.warning(
+                "precision: bfloat16, but products in it take %.1f times as long as in float32 on this %s, which seems "
+                "to have no units for it; set precision=float32 unless memory is what matters",
+                ratio,
+                device_name(device),
+            )
+
+
+def _seconds_of_product(device: torch.device, dtype: torch.dtype) -> float:
+    """Of two matrices of 512 x 512: the median of five, after a first one that is not timed."""
+    matrix = torch.ones(512, 512, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waits for a device that computes on its own
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])

@@ -16,7 +16,7 @@ from neurolm.tracking import NullTracker, Status, TeeTracker, Tracker, start_run
 from neurolm.training.assembly import Assembly, assemble
 from neurolm.training.checkpoint import model_digest
 from neurolm.training.context import LocalContext, RunContext
-from neurolm.training.devices import device_name, peak_flops
+from neurolm.training.devices import device_name, peak_flops, warn_of_emulated_products
 from neurolm.training.engine import Engine, TorchEngine
 from neurolm.training.flops import BatchFlops
 from neurolm.training.full_disk import clear_about_space
@@ -59,6 +59,8 @@ def run_worker(
     """Train, validate, keep the chosen weights in ``run.folder/model``; returns the metrics of the weights kept."""
     assembly = assemble(run, context)
     peak = run.resources.peak_flops or peak_flops(device_name(context.device), run.precision)
+    if context.rank == 0:
+        warn_of_emulated_products(context.device, run.precision)
     run.folder.mkdir(parents=True, exist_ok=True)
     nodes = Nodes(context, run.folder) if run.tracking.system_metrics else None
     throughput = Throughput(BatchFlops(assembly.stage), context, peak, nodes)

@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from neurolm.planning.trace import Tracer, WindowShape
 from neurolm.training.batches import StepBatch
 from neurolm.training.context import LocalContext
-from neurolm.training.devices import peak_flops
 from neurolm.training.encoding import encode_windows
 from neurolm.training.flops import FORMULAS, BatchFlops
 from neurolm.training.instruct import InstructLossConfig, InstructStage
@@ -122,24 +121,3 @@ def test_rates_are_those_of_all_workers_since_the_last_record() -> None:
     assert 0.01 < metrics["memory/rss_gib/worker-00000"] == metrics["memory/rss_gib/worker-00001"] < 100
     workers[0].passed(totals, 7.0)
     assert workers[0].metrics()["throughput/windows_per_second"] == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "bfloat16", "float32"),
-    [
-        ("NVIDIA A100-SXM4-80GB", 312e12, 19.5e12),
-        ("NVIDIA A10", 125e12, 31.2e12),
-        ("NVIDIA A10G", 70e12, 35e12),
-        ("NVIDIA H100 80GB HBM3", 989e12, 67e12),
-        ("NVIDIA H100 PCIe", 756e12, 51e12),
-        ("NVIDIA L4", 121e12, 30.3e12),
-        ("NVIDIA L40S", 362e12, 91.6e12),
-        ("NVIDIA GeForce RTX 4090", 165.2e12, 82.6e12),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", None, None),
-        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None, None),
-        ("Tesla V100-SXM2-16GB", None, 15.7e12),
-        ("cpu", None, None),
-    ],
-)
-def test_a_devices_peak_is_known_by_its_name(name: str, bfloat16: float | None, float32: float | None) -> None:
-    assert (peak_flops(name, "bfloat16"), peak_flops(name, "float32")) == (bfloat16, float32)
