@@ -149,6 +149,8 @@ def test_a_cross_validation_gives_every_step_its_settings(folder: str) -> None:
         data_set = step.data.sets[task.data_set]
         assert layout_of(data_set).labels == tuple(task.answers), "classes in the order that the declaration has"
         assert instruct.data.sets[task.data_set] == data_set
+    words = [answer for name in instruct.tasks for answer in (TASKS | instruct.own_tasks)[name].answers.values()]
+    assert len(set(words)) == len(words), "the pooled loss does not know which task is asked"
     with pytest.raises(ConfigError, match="a seed comes twice"):
         read_pipeline(path, {"cross_validation.seeds": [0, 0]})
 

@@ -35,7 +35,7 @@ from neurolm.training.model_export import TEXT_CODE, ModelDescription, describe
 from neurolm.training.pretrain import PretrainStage
 from neurolm.training.runs import InstructRun, PretrainRun, TokenizerRun
 from neurolm.training.stage import Stage
-from neurolm.training.tasks import refuse_unanswerable
+from neurolm.training.tasks import refuse_unanswerable, warn_of_shared_words
 from neurolm.training.tokenizer import TokenizerStage
 from neurolm.training.training_run import TrainingRun, UnlabelledRun
 from neurolm.training.validation import data_sets_of, validate_answers, validate_losses, validate_tokenizer
@@ -89,6 +89,8 @@ def assemble(run: TrainingRun, context: RunContext) -> Assembly:
     if isinstance(stage, InstructStage):
         for split in ("train", "val"):
             refuse_unanswerable(windows_of(store, split, plan.data_sets), tasks, stage.model.context, split)
+        if stage.losses.pooled_weight and context.rank == 0:
+            warn_of_shared_words(tasks)
     model = stage.model if isinstance(stage, PretrainStage | InstructStage) else None
     num_held_out = run.held_out_crops if model is not None else 0
     corpus = TextCorpus(run.corpus, code) if run.batch.num_crops or num_held_out else None

@@ -32,7 +32,8 @@ class InstructLossConfig:
     pooled_weight: float = Field(default=0.0, ge=0)
     """Weight of a second loss: which of the task's answers, by their first tokens, fits the mean of the EEG's states.
 
-    0, as released. It tells a small language model what to look for before its answers know where to look.
+    0, as released. It tells a small language model what to look for before its answers know where to look. These
+    states see no question, so tasks that are learnt together need answers that begin differently.
     """
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of each target that is spread over all it is chosen from: the vocabulary, or the task's answers."""

@@ -62,6 +62,23 @@ def refuse_unanswerable(
         refuse_too_long(task, int(mine.num_times.max()) // PATCH_POINTS, context)
 
 
+def warn_of_shared_words(tasks: Mapping[str, EncodedTask]) -> None:
+    """Say which tasks have answers that begin with the same token.
+
+    The pooled loss, whose states see no question, would ask something else of such a token for each of them.
+    """
+    beginning: dict[int, list[str]] = {}
+    for name, task in tasks.items():
+        for first in {answer[0] for answer in task.answers}:
+            beginning.setdefault(first, []).append(name)
+    if sharing := sorted({name for names in beginning.values() if len(names) > 1 for name in names}):
+        logger.warning(
+            "losses.pooled_weight: answers of the tasks %s begin alike, and the pooled loss does not see which task is "
+            "asked; give each words of its own, or set pooled_weight to 0",
+            ", ".join(sharing),
+        )
+
+
 def refuse_too_long(task: EncodedTask, num_seconds: int, context: int) -> None:
     """A window of so many seconds, its question and its answer must have positions. Raises TaskError."""
     longest = task.longest_text

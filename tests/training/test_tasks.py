@@ -9,7 +9,7 @@ from neurolm.config import as_dict
 from neurolm.eeg.shards import Store
 from neurolm.text.bpe import gpt2_bpe
 from neurolm.text.instructions import TASKS, Task, TaskError
-from neurolm.training.tasks import encoded_tasks, refuse_unanswerable, tasks_of_model
+from neurolm.training.tasks import encoded_tasks, refuse_unanswerable, tasks_of_model, warn_of_shared_words
 from tests.tiny import write_tiny_store
 
 EYES = Task(
@@ -30,6 +30,15 @@ def test_unknown_and_hidden_names_are_refused() -> None:
         encoded_tasks(["eye"], {"eyes": EYES}, gpt2_bpe())
     with pytest.raises(TaskError, match="workload is defined by neurolm"):
         encoded_tasks(["workload"], {"workload": TASKS["workload"]}, gpt2_bpe())
+
+
+def test_tasks_whose_answers_begin_alike_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    own = {"eyes": EYES, "words": replace(EYES, answers={"rest": "Open", "arithmetic": "Closed"})}
+    with caplog.at_level(logging.WARNING):
+        warn_of_shared_words(encoded_tasks(["workload", "words", "hmc"], own, gpt2_bpe()))
+    assert not caplog.messages
+    warn_of_shared_words(encoded_tasks(["workload", "words", "eyes"], own, gpt2_bpe()))
+    assert "the tasks eyes, workload begin alike" in caplog.text
 
 
 def test_labels_and_positions_are_checked_before_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
