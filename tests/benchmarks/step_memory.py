@@ -1,9 +1,10 @@
 """Peak memory of training steps on the CPU beside what `neurolm plan` predicts for them; prints JSON.
 
-    python tests/benchmarks/step_memory.py --width 512 --layers 8 --heads 8 --windows 8
+    THP_MEM_ALLOC_ENABLE=0 python tests/benchmarks/step_memory.py --width 512 --layers 8 --heads 8 --windows 8
 
 Two steps of pre-training in fp32 with torch's AdamW, so that the second has the optimizer's states from its beginning.
 Measured is the peak of the resident set over what the process holds after its imports and a step of a tiny model.
+Predicted are tensors; without that variable they lie in huge pages, whose unused ends are up to a sixth more.
 """
 
 import argparse
