@@ -15,11 +15,12 @@ def resident_bytes() -> int:
 def peak_resident_bytes() -> int:
     """The most that was resident at any time since the program began.
 
-    On Linux from the kernel's account of the program's own memory (``VmHWM``): ``ru_maxrss`` begins at the peak of
-    the process that started this one.
+    On Linux from the kernel's account of the program's own memory (``VmHWM``), where it keeps one, as some sandboxes do
+    not: ``ru_maxrss`` begins at the peak of the process that started this one.
     """
     if sys.platform == "linux":
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from neurolm.resident_memory import peak_resident_bytes, resident_bytes
 
@@ -25,3 +27,8 @@ def test_a_program_does_not_begin_at_the_peak_of_the_one_that_started_it() -> No
     program = "from neurolm.resident_memory import peak_resident_bytes; print(peak_resident_bytes())"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert MIB < int(told) < held.nbytes
+
+
+def test_a_kernel_that_keeps_no_peak_of_the_program_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: "Name:\tpython\nVmRSS:\t1 kB\n")
+    assert peak_resident_bytes() > MIB

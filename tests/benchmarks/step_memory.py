@@ -4,7 +4,7 @@
 
 Two steps of pre-training in fp32 with torch's AdamW, so that the second has the optimizer's states from its beginning.
 Measured is the peak of the resident set over what the process holds after its imports and a step of a tiny model.
-Predicted are tensors; without that variable they lie in huge pages, whose unused ends are up to a sixth more.
+Predicted are tensors; without that variable they lie in huge pages, whose unused ends are up to a fifth more.
 """
 
 import argparse

@@ -120,6 +120,6 @@ def test_rates_are_those_of_all_workers_since_the_last_record() -> None:
     assert metrics["throughput/mfu"] == pytest.approx(metrics["throughput/flop_per_second"] / 2e9)
     first, second = (metrics[f"memory/rss_gib/worker-0000{rank}"] for rank in range(2))
     assert 0.01 < first < 100
-    assert second > first - 1 / 1024, "both are this process, whose peak only grows (to a MiB)"
+    assert first - 1 / 1024 < second < 100, "both are this process, whose peak only grows (to a MiB)"
     workers[0].passed(totals, 7.0)
     assert workers[0].metrics()["throughput/windows_per_second"] == 1
